@@ -1,0 +1,1 @@
+"""Web pages over the artifact store. Reads; never computes a stage."""

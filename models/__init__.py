@@ -1,0 +1,1 @@
+"""Networks, losses and density maps. torch only: no files, no storage, no Prefect."""

@@ -1,0 +1,1 @@
+"""Artifacts, manifests, catalogs and data-set formats. Knows neither torch nor Prefect."""
