@@ -12,11 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class StageParams(BaseModel):
-    """What every stage has: a name, a version and a seed. Unknown keys are refused."""
+    """What every stage has: a name, a version and a seed. Unknown keys are refused.
+
+    `own_process` stages train: they run in a child process, so that loaders may fork and memory returns at the end.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stage: ClassVar[str]
     version: ClassVar[int] = 1
+    own_process: ClassVar[bool] = False
     seed: int = Field(default=0, ge=0, description="seed of every random choice in this stage")
 
 
@@ -37,6 +41,7 @@ class SaliencyParams(StageParams):
     """The saliency network, trained on the coarse masks of the whole catalog."""
 
     stage: ClassVar[str] = "saliency"
+    own_process: ClassVar[bool] = True
 
 
 class SegmentParams(StageParams):
@@ -67,12 +72,14 @@ class RenderParams(StageParams):
     """Translation of synthetic photos to the look of the pool."""
 
     stage: ClassVar[str] = "render"
+    own_process: ClassVar[bool] = True
 
 
 class TrainParams(StageParams):
     """Training of DPSNet."""
 
     stage: ClassVar[str] = "train"
+    own_process: ClassVar[bool] = True
 
 
 class PredictParams(StageParams):

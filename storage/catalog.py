@@ -1,0 +1,38 @@
+"""The catalog's categories (SKUs), as they stand in the content of the manifests that `ingest` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+from storage.digest import JSON
+from storage.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Category:
+    """One product. `id` is the data set's category id; `metadata` holds what else the catalog says (mm, price, …)."""
+
+    id: int
+    sku: str
+    name: str = ""
+    supercategory: str = ""
+    code: str = ""
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+
+def categories_of(manifest: Manifest) -> tuple[Category, ...]:
+    """The categories recorded in the content of a manifest that `ingest` made, in the order of their ids.
+
+    Raises:
+        ValueError: the manifest carries none.
+    """
+    recorded = manifest.content.get("categories")
+    if not recorded:
+        raise ValueError(f"{manifest.url}: expected a manifest with categories, got stage {manifest.stage!r} without")
+    return tuple(Category(**value) for value in recorded)
+
+
+def category_records(categories: Sequence[Category]) -> list[JSON]:
+    """The categories as JSON values in the order of their ids, for the `categories` of a manifest's content."""
+    return [asdict(category) for category in sorted(categories, key=lambda one: one.id)]

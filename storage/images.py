@@ -1,0 +1,118 @@
+"""Pictures from bytes and to bytes: the one place that decodes and encodes. RGB order everywhere.
+
+OpenCV returns a half-grey picture for a truncated JPEG without an error, so the end marker is checked here; and the
+header's pixel count is checked before anything of that size is allocated.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PIXELS = 100_000_000
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+
+Picture = NDArray[np.uint8]
+
+
+def decode_rgb(data: bytes) -> Picture:
+    """Decode a JPEG or PNG to uint8 [H, W, 3] in RGB order, turned upright by its EXIF tag.
+
+    Raises:
+        ValueError: not a JPEG or PNG, truncated, broken, or more than MAX_PIXELS pixels.
+    """
+    return np.ascontiguousarray(_decode(data, flags=cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def decode_rgba(data: bytes) -> Picture:
+    """Decode a PNG with alpha to uint8 [H, W, 4] in RGBA order. Raises ValueError as `decode_rgb` does."""
+    picture = _decode(data, flags=cv2.IMREAD_UNCHANGED)
+    if picture.ndim != 3 or picture.shape[2] != 4:
+        raise ValueError(f"picture: expected 4 channels (RGBA), got shape {picture.shape}")
+    return cv2.cvtColor(picture, cv2.COLOR_BGRA2RGBA)  # type: ignore[return-value]
+
+
+def decode_grey(data: bytes) -> Picture:
+    """Decode to uint8 [H, W]. Raises ValueError as `decode_rgb` does."""
+    return _decode(data, flags=cv2.IMREAD_GRAYSCALE)
+
+
+def _decode(data: bytes, *, flags: int) -> Picture:
+    width, height = picture_size(data)
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"picture: expected at most {MAX_PIXELS} pixels, got {width} x {height}")
+    _check_complete(data)
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(f"picture: cannot be decoded ({error.err})") from error
+    if picture is None:
+        raise ValueError("picture: cannot be decoded (broken data)")
+    return np.asarray(picture, np.uint8)
+
+
+def picture_size(data: bytes) -> tuple[int, int]:
+    """(width, height) as the header of a JPEG or PNG says, read without decoding.
+
+    Raises:
+        ValueError: empty, neither JPEG nor PNG, or no size in the header.
+    """
+    if not data:
+        raise ValueError("picture: expected a JPEG or PNG, got an empty file")
+    if data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        return int(width), int(height)
+    if data.startswith(_JPEG_START):
+        return _jpeg_size(data)
+    raise ValueError(f"picture: expected a JPEG or PNG, got a file that starts with {data[:8]!r}")
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Walk the JPEG segments up to the frame header (ITU-T T.81, B.2.2)."""
+    position = 2
+    while position + 9 < len(data):
+        if data[position] != 0xFF:
+            raise ValueError(f"picture: broken JPEG (no marker at byte {position})")
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return int(width), int(height)
+        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+    raise ValueError("picture: truncated JPEG (no frame header)")
+
+
+def _check_complete(data: bytes) -> None:
+    # Some cameras pad with zeros, and some append data after the end marker: look for it in the tail.
+    if data.startswith(_JPEG_START):
+        if data.rfind(_JPEG_END, max(0, len(data) - 65536)) < 0:
+            raise ValueError("picture: truncated JPEG (no end marker)")
+    elif b"IEND" not in data[-65536:]:
+        raise ValueError("picture: truncated PNG (no end chunk)")
+
+
+def encode_jpeg(photo_HW3: Picture, *, quality: int = 90) -> bytes:
+    """JPEG of a uint8 RGB photo [H, W, 3]; `quality` 1..100."""
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return _encoded(".jpg", cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2BGR), parameters)  # type: ignore[arg-type]
+
+
+def encode_png(picture: Picture, *, compression: int = 2) -> bytes:
+    """Lossless PNG of uint8 [H, W] grey, [H, W, 3] RGB or [H, W, 4] RGBA; `compression` 0..9."""
+    if picture.ndim == 3:
+        code = cv2.COLOR_RGBA2BGRA if picture.shape[2] == 4 else cv2.COLOR_RGB2BGR
+        picture = np.asarray(cv2.cvtColor(picture, code), np.uint8)
+    return _encoded(".png", picture, [cv2.IMWRITE_PNG_COMPRESSION, compression])
+
+
+def _encoded(extension: str, picture: Picture, parameters: list[int]) -> bytes:
+    done, buffer = cv2.imencode(extension, picture, parameters)
+    assert done, f"OpenCV could not encode {picture.shape} {picture.dtype} as {extension}"
+    return bytes(buffer.tobytes())

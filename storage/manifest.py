@@ -1,0 +1,292 @@
+"""Manifests: the Parquet table that lists a stage's artifacts, one row each. Typed, versioned, readable by anything.
+
+`content_digest` identifies the content (all rows without their paths, and `content`, small facts about the whole): equal
+content gives the equal digest wherever the store or the data set lies. Times, tool versions and locations are metadata
+and are not part of it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.digest import JSON, canonical_json, digest_bytes
+
+SCHEMA_VERSION = 1
+_BOX = pa.list_(pa.float32(), 4)
+_POINT = pa.list_(pa.float32(), 2)
+OBJECT_TYPE = pa.struct(
+    [
+        pa.field("category", pa.int32(), nullable=False),
+        pa.field("sku", pa.string(), nullable=False),
+        pa.field("box", _BOX, nullable=False),
+        pa.field("amodal_box", _BOX),
+        pa.field("centre", _POINT),
+        pa.field("score", pa.float32()),
+        pa.field("visible_fraction", pa.float32()),
+        pa.field("mask_rle", pa.string()),
+        pa.field("source", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("digest", pa.string(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+        pa.field("media_type", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+        pa.field("sku", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("level", pa.string()),
+        pa.field("parents", pa.list_(pa.string()), nullable=False),
+        pa.field("objects", pa.list_(OBJECT_TYPE), nullable=False),
+        pa.field("quality", pa.float32()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("attributes", pa.string(), nullable=False),
+    ]
+)
+_METADATA_KEY = b"tally"
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestObject:
+    """One product in a photo. Boxes are xyxy in pixels; `mask_rle` has the size of the photo.
+
+    `status` is "ok", or "ignore" for a region that must teach nothing (training masks its losses there).
+    """
+
+    category: int
+    sku: str
+    box: Box
+    amodal_box: Box | None = None
+    centre: tuple[float, float] | None = None
+    score: float | None = None
+    visible_fraction: float | None = None
+    mask_rle: str | None = None
+    source: str | None = None
+    status: str = "ok"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestRow:
+    """One artifact, or one item that has no file because it was dropped or quarantined (then `reason` says why).
+
+    `path` is relative to the manifest's folder, or a full URL for a file that lives elsewhere. `url` is not stored: it
+    is the absolute location, filled when a manifest is loaded.
+    """
+
+    item_id: str
+    path: str = ""
+    digest: str = ""
+    bytes: int = 0
+    media_type: str = ""
+    width: int | None = None
+    height: int | None = None
+    sku: str | None = None
+    split: str | None = None
+    level: str | None = None
+    parents: tuple[str, ...] = ()
+    objects: tuple[ManifestObject, ...] = ()
+    quality: float | None = None
+    status: str = "ok"
+    reason: str = ""
+    attributes: Mapping[str, JSON] = field(default_factory=dict)
+    url: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A stage's result: its rows (sorted by item_id) and what made them."""
+
+    stage: str
+    key: str
+    url: str
+    content_digest: str
+    rows: tuple[ManifestRow, ...]
+    content: Mapping[str, JSON] = field(default_factory=dict)
+    metadata: Mapping[str, JSON] = field(default_factory=dict)
+
+    @cached_property
+    def ok(self) -> tuple[ManifestRow, ...]:
+        """The rows with status "ok"."""
+        return tuple(row for row in self.rows if row.status == "ok")
+
+    @cached_property
+    def by_id(self) -> dict[str, ManifestRow]:
+        """All rows by their item_id."""
+        return {row.item_id: row for row in self.rows}
+
+    def row(self, item_id: str) -> ManifestRow:
+        """The row `item_id`. Raises KeyError with the manifest's location and a few ids that exist."""
+        found = self.by_id.get(item_id)
+        if found is None:
+            known = ", ".join(list(self.by_id)[:3])
+            raise KeyError(f"no item {item_id!r} in {self.url} ({len(self.rows)} rows: {known}, …)")
+        return found
+
+
+def content_digest(rows: Iterable[ManifestRow], *, content: Mapping[str, JSON]) -> str:
+    """SHA-256 over `content` and all rows in the order of their item_id, without `path` and `url`.
+
+    Raises:
+        ValueError: two rows have the same item_id.
+    """
+    lines = [canonical_json(_record(row, with_path=False)) for row in sorted_rows(rows)]
+    return digest_bytes(b"\n".join([canonical_json(dict(content)), *lines]))
+
+
+def sorted_rows(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, ...]:
+    """Rows in the order of their item_id, each id once.
+
+    Raises:
+        ValueError: two rows have the same item_id.
+    """
+    ordered = sorted(rows, key=lambda row: row.item_id)
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        if before.item_id == after.item_id:
+            raise ValueError(f"manifest: expected unique item ids, got {after.item_id!r} twice")
+    return tuple(ordered)
+
+
+def encode_manifest(
+    rows: Iterable[ManifestRow], *, metadata: Mapping[str, JSON], content: Mapping[str, JSON] | None = None
+) -> bytes:
+    """The Parquet file of `rows`, with `metadata`, `content` and the content digest in the file's metadata."""
+    content = content or {}
+    ordered = sorted_rows(rows)
+    table = pa.Table.from_pylist([_record(row, with_path=True) for row in ordered], schema=SCHEMA)
+    digest = content_digest(ordered, content=content)
+    body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)}), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def decode_manifest(data: bytes, *, url: str) -> Manifest:
+    """The manifest of a Parquet file that lies at `url`.
+
+    Raises:
+        ValueError: not a manifest, of a newer schema, or its content does not match its own digest.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+    metadata = _metadata(table.schema, url=url)
+    base = url.rsplit("/", 1)[0]
+    rows = tuple(_row(record, base=base) for record in table.to_pylist())
+    digest = content_digest(rows, content=metadata["content"])
+    if digest != metadata["content_digest"]:
+        raise ValueError(f"{url}: expected content {metadata['content_digest']}, got {digest}; the file was changed")
+    return Manifest(
+        stage=metadata.get("stage", ""),
+        key=metadata.get("key", ""),
+        url=url,
+        content_digest=digest,
+        rows=rows,
+        content=metadata["content"],
+        metadata=metadata,
+    )
+
+
+def _metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
+    raw = (schema.metadata or {}).get(_METADATA_KEY)
+    if raw is None:
+        raise ValueError(f"{url}: expected a Tally manifest, got a Parquet file without its metadata")
+    metadata: dict[str, Any] = orjson.loads(raw)
+    if metadata["schema_version"] > SCHEMA_VERSION:
+        raise ValueError(f"{url}: schema {metadata['schema_version']} is newer than this program's {SCHEMA_VERSION}")
+    return metadata
+
+
+def _float32(value: float | None) -> float | None:
+    # A float goes into the file as float32: rounding before the digest makes written and read rows equal.
+    return None if value is None else float(np.float32(value))
+
+
+def _floats(values: Sequence[float] | None) -> list[float] | None:
+    return None if values is None else np.asarray(values, np.float32).tolist()
+
+
+def _object_record(item: ManifestObject) -> dict[str, Any]:
+    return {
+        "category": int(item.category),
+        "sku": item.sku,
+        "box": _floats(item.box),
+        "amodal_box": _floats(item.amodal_box),
+        "centre": _floats(item.centre),
+        "score": _float32(item.score),
+        "visible_fraction": _float32(item.visible_fraction),
+        "mask_rle": item.mask_rle,
+        "source": item.source,
+        "status": item.status,
+        "reason": item.reason,
+    }
+
+
+def _record(row: ManifestRow, *, with_path: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "item_id": row.item_id,
+        "digest": row.digest,
+        "bytes": int(row.bytes),
+        "media_type": row.media_type,
+        "width": row.width,
+        "height": row.height,
+        "sku": row.sku,
+        "split": row.split,
+        "level": row.level,
+        "parents": list(row.parents),
+        "objects": [_object_record(item) for item in row.objects],
+        "quality": _float32(row.quality),
+        "status": row.status,
+        "reason": row.reason,
+        "attributes": canonical_json(dict(row.attributes)).decode(),
+    }
+    return {**record, "path": row.path} if with_path else record
+
+
+def _tuple(values: list[float] | None) -> Any:  # noqa: ANN401 - a box or a point, by the column's fixed length
+    return None if values is None else tuple(values)
+
+
+def _row(record: dict[str, Any], *, base: str) -> ManifestRow:
+    objects = tuple(
+        ManifestObject(
+            **{
+                **item,
+                "box": tuple(item["box"]),
+                "amodal_box": _tuple(item["amodal_box"]),
+                "centre": _tuple(item["centre"]),
+            }
+        )
+        for item in record["objects"]
+    )
+    path = record["path"]
+    url = path if "://" in path or not path else f"{base}/{path}"
+    values = {
+        **record,
+        "parents": tuple(record["parents"]),
+        "objects": objects,
+        "attributes": orjson.loads(record["attributes"]),
+    }
+    return ManifestRow(**values, url=url)
+
+
+def referenced(row: ManifestRow, **changes: Any) -> ManifestRow:  # noqa: ANN401 - any field of the row
+    """A row for another manifest that points at the same file as `row`, with some fields changed."""
+    return replace(row, **{"path": row.url, **changes})

@@ -1,0 +1,231 @@
+"""The artifact store: `artifacts/<stage>/<key>/…` under a URL, published by its manifest, which is written last.
+
+A folder without `manifest.parquet` is garbage that a later run of the same key sweeps away; a reader never sees it.
+Local files are fsynced before the manifest is moved into place; on object storage the manifest's put is the commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from storage.digest import JSON, digest_bytes
+from storage.manifest import Manifest, ManifestRow, decode_manifest, encode_manifest
+
+MANIFEST_NAME = "manifest.parquet"
+
+
+class DamagedArtifactError(RuntimeError):
+    """A stored file is missing or its bytes are not those that were written."""
+
+
+class Store:
+    """Reads and publishes artifacts under one URL (`file:///…`, `s3://…`, or a plain local path)."""
+
+    def __init__(self, url: str) -> None:
+        """Open the store at `url`; nothing is created before the first write."""
+        self.url = _absolute_url(url)
+        self._fs, self._root = fsspec.url_to_fs(self.url)
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    @staticmethod
+    def open(url: str) -> Store:
+        """The store at `url`."""
+        return Store(url)
+
+    def folder_url(self, stage: str, *, key: str) -> str:
+        """Where the artifacts of a stage key lie."""
+        return f"{self.url}/artifacts/{stage}/{key}"
+
+    def manifest_url(self, stage: str, *, key: str) -> str:
+        """Where the manifest of a stage key lies, or will lie."""
+        return f"{self.folder_url(stage, key=key)}/{MANIFEST_NAME}"
+
+    def find(self, stage: str, *, key: str) -> Manifest | None:
+        """The sound result of a stage key, or None.
+
+        Sound: the manifest is there and whole, and each of its own files is there in its full size. (Bytes are compared
+        with their digest when they are read.)
+        """
+        url = self.manifest_url(stage, key=key)
+        if not self._fs.exists(self._path(url)):
+            return None
+        try:
+            manifest = self.load(url)
+        except ValueError:
+            return None
+        return manifest if not self.missing(manifest) else None
+
+    def load(self, url: str) -> Manifest:
+        """The manifest at `url`. Raises ValueError when it is broken, FileNotFoundError when there is none."""
+        return decode_manifest(self._fs.cat_file(self._path(url)), url=url)
+
+    def missing(self, manifest: Manifest) -> list[str]:
+        """The item_ids whose file in the manifest's own folder is absent or has another size."""
+        folder = manifest.url.rsplit("/", 1)[0]
+        sizes = self._sizes(folder)
+        own = (row for row in manifest.rows if row.path and "://" not in row.path)
+        return [row.item_id for row in own if sizes.get(row.path) != row.bytes]
+
+    def verify(self, manifest: Manifest) -> list[str]:
+        """The item_ids whose file is absent or whose bytes differ from their digest (reads everything)."""
+        damaged = []
+        for row in manifest.rows:
+            try:
+                if row.path:
+                    self.read(row)
+            except DamagedArtifactError:
+                damaged.append(row.item_id)
+        return damaged
+
+    def read(self, row: ManifestRow) -> bytes:
+        """The bytes of a loaded row's file, compared with its digest.
+
+        Raises:
+            DamagedArtifactError: the file is missing or has changed; running its stage again remakes it.
+        """
+        if not row.url:
+            raise ValueError(f"{row.item_id}: expected a row with a file, got status {row.status!r} ({row.reason})")
+        data = self.read_url(row.url)
+        if digest_bytes(data) != row.digest:
+            raise DamagedArtifactError(f"{row.url}: its bytes are not those of {row.item_id}; run its stage again")
+        return data
+
+    def read_url(self, url: str) -> bytes:
+        """The bytes at any URL. Raises DamagedArtifactError when there is nothing."""
+        fs, path = fsspec.url_to_fs(url)
+        try:
+            return bytes(fs.cat_file(path))
+        except (FileNotFoundError, IsADirectoryError) as error:
+            raise DamagedArtifactError(f"{url}: the file is missing; run its stage again") from error
+
+    def begin(self, stage: str, *, key: str) -> Publication:
+        """Start publishing a stage key: whatever an interrupted run left there is swept away first."""
+        folder = self._path(self.folder_url(stage, key=key))
+        if self._fs.exists(folder):
+            self._fs.rm(folder, recursive=True)
+        return Publication(self, stage=stage, key=key)
+
+    def scratch(self, stage: str, *, key: str) -> Path:
+        """A local folder for unfinished work of a stage key; it outlives a killed run."""
+        root = Path(self._root) if self._local else Path(tempfile.gettempdir()) / "tally-scratch"
+        folder = root / "scratch" / stage / key
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @contextmanager
+    def lock(self, stage: str, *, key: str) -> Iterator[None]:
+        """One process at a time computes a stage key: the others wait. A dead owner's lock is free (flock)."""
+        folder = self.scratch("locks", key=stage)
+        with (folder / f"{key}.lock").open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def put_file(self, url: str, data: bytes, *, sync: bool = True) -> None:
+        """Write a file so that a reader sees it whole or not at all."""
+        path = self._path(url)
+        if not self._local:
+            self._fs.pipe_file(path, data)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, data, sync=sync)
+
+    def _path(self, url: str) -> str:
+        return str(self._fs._strip_protocol(url))
+
+    def _sizes(self, folder: str) -> dict[str, int]:
+        root = self._path(folder).rstrip("/")
+        found = self._fs.find(root, detail=True)
+        return {path[len(root) + 1 :]: int(info["size"]) for path, info in found.items()}
+
+
+class Publication:
+    """The files and rows of one stage key on their way into the store; `commit` makes them visible."""
+
+    def __init__(self, store: Store, *, stage: str, key: str) -> None:
+        """Called by `Store.begin`."""
+        self._store, self._stage, self._key = store, stage, key
+        self._rows: list[ManifestRow] = []
+        self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> Sequence[ManifestRow]:
+        """The rows added up to now, in no particular order."""
+        return tuple(self._rows)
+
+    def put(self, data: bytes, *, path: str, row: ManifestRow) -> ManifestRow:
+        """Write a file of the stage and add its row, completed by path, digest and size. Thread-safe."""
+        url = f"{self._store.folder_url(self._stage, key=self._key)}/{path}"
+        self._store.put_file(url, data, sync=False)
+        return self.add(_with_file(row, path=path, data=data, url=url))
+
+    def add(self, row: ManifestRow) -> ManifestRow:
+        """Add a row that has no file of its own, or whose file has been written already. Thread-safe."""
+        with self._lock:
+            self._rows.append(row)
+        return row
+
+    def commit(self, *, metadata: Mapping[str, JSON], content: Mapping[str, JSON] | None = None) -> Manifest:
+        """Make everything durable, then publish the manifest in one step."""
+        store = self._store
+        url = store.manifest_url(self._stage, key=self._key)
+        body = {**metadata, "stage": self._stage, "key": self._key}
+        data = encode_manifest(self._rows, metadata=body, content=content)
+        if store._local:
+            _sync_tree(Path(store._path(store.folder_url(self._stage, key=self._key))))
+        store.put_file(url, data)
+        shutil.rmtree(store.scratch(self._stage, key=self._key), ignore_errors=True)
+        return decode_manifest(data, url=url)
+
+
+def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` beside `target` and move it into place: readers see the old file or the new one, never a part."""
+    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
+            if sync:
+                handle.flush()
+                os.fsync(handle.fileno())
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    if sync:
+        _sync_path(target.parent)
+
+
+def _with_file(row: ManifestRow, *, path: str, data: bytes, url: str) -> ManifestRow:
+    return replace(row, path=path, digest=digest_bytes(data), bytes=len(data), url=url)
+
+
+def _sync_tree(folder: Path) -> None:
+    if not folder.exists():
+        return
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        _sync_path(path)
+
+
+def _sync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _absolute_url(url: str) -> str:
+    if "://" in url:
+        return url.rstrip("/")
+    return Path(url).expanduser().resolve().as_uri()
