@@ -1,6 +1,6 @@
 """Manifests: the Parquet table that lists a stage's artifacts, one row each. Typed, versioned, readable by anything.
 
-`content_digest` identifies the content (all rows without their paths, and `content`, small facts about the whole): equal
+`content_digest` identifies the content: all rows without their paths, and `content`, small facts about the whole. Equal
 content gives the equal digest wherever the store or the data set lies. Times, tool versions and locations are metadata
 and are not part of it.
 """

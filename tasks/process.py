@@ -1,0 +1,139 @@
+"""A stage in a process of its own: `python -m tasks.process < request` runs it and prints its events as JSON lines.
+
+Training inside the flow's process would keep its memory, could not be killed, and its loaders could not fork. The child
+ends when its parent does: the parent holds the child's standard input open, and its end is the signal to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from storage.digest import JSON
+from storage.manifest import Manifest
+from storage.store import Store
+from tasks.context import EventSink
+from tasks.params import StageParams
+from tasks.stage import Input, load_stage, publish
+
+_LOG_TAIL = 20
+
+
+class StageFailedError(RuntimeError):
+    """A stage's process ended with an error; the message holds the end of its log."""
+
+
+def run_in_child(
+    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+) -> None:
+    """Run a stage in a child process and pass its events on; the child publishes the result itself.
+
+    Raises:
+        StageFailedError: the child failed; the next run goes on from what it left in its scratch folder.
+    """
+    request = {
+        "stage": params.stage,
+        "params": params.model_dump(mode="json"),
+        "key": key,
+        "store": store.url,
+        "workers": workers,
+        "inputs": {name: _reference(value) for name, value in inputs.items()},
+    }
+    log = store.scratch("logs", key=params.stage) / f"{key}.log"
+    with log.open("wb") as log_file:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tasks.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log_file,
+            start_new_session=True,
+        )
+        try:
+            code = _follow(child, request, events=events)
+        except BaseException:
+            _stop(child)
+            raise
+    if code != 0:
+        raise StageFailedError(_failure(params.stage, code=code, log=log))
+
+
+def _follow(child: subprocess.Popen[bytes], request: dict[str, JSON], *, events: EventSink) -> int:
+    assert child.stdin is not None and child.stdout is not None
+    child.stdin.write(orjson.dumps(request) + b"\n")
+    child.stdin.flush()
+    for line in child.stdout:
+        events(orjson.loads(line))
+    return child.wait()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    # The child leads its own session: the signal reaches its loaders too.
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        if child.poll() is None:
+            os.killpg(child.pid, kind)
+            try:
+                child.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def _failure(stage: str, *, code: int, log: Path) -> str:
+    tail = log.read_text(errors="replace").strip().splitlines()[-_LOG_TAIL:]
+    how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return "\n".join([f"stage {stage} {how}; whole log: {log}", *tail])
+
+
+def _reference(value: Input) -> JSON:
+    if value is None:
+        return None
+    if isinstance(value, Manifest):
+        return value.url
+    return [manifest.url for manifest in value]
+
+
+def _load_input(reference: Any, *, store: Store) -> Input:  # noqa: ANN401 - JSON
+    if reference is None:
+        return None
+    if isinstance(reference, str):
+        return store.load(reference)
+    return [store.load(url) for url in reference]
+
+
+def _end_with_parent(stdin: IO[bytes]) -> None:
+    stdin.read()
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def main() -> None:
+    """Read one request from standard input, run its stage, print events; errors go to standard error."""
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    request = orjson.loads(sys.stdin.buffer.readline())
+    threading.Thread(target=_end_with_parent, args=(sys.stdin.buffer,), daemon=True).start()
+    store = Store.open(request["store"])
+    publish(
+        load_stage(request["stage"]).params_class(**request["params"]),
+        key=request["key"],
+        inputs={name: _load_input(value, store=store) for name, value in request["inputs"].items()},
+        store=store,
+        workers=request["workers"],
+        events=lambda event: _print_event(event, output=output),
+    )
+    # Threads of native libraries must not hold up the end, and everything is published.
+    os._exit(0)
+
+
+def _print_event(event: dict[str, JSON], *, output: IO[bytes]) -> None:
+    output.write(orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The one wrapper that makes a pure function a cached, published, observable stage - and a Prefect task.
+
+The store is the cache: a stage's key is looked up and its manifest verified before anything is computed, so Prefect's
+own caching is switched off. Prefect is imported only when a task is asked for: a run that finds everything cached
+never pays for it. Results are JSON references to manifests, never data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version as package_version
+from typing import Any
+
+from storage.digest import JSON, stage_key
+from storage.manifest import Manifest
+from storage.store import Store
+from tasks.context import EventSink, StageContext, discard_event
+from tasks.params import StageParams
+
+Input = Manifest | Sequence[Manifest] | None
+_RECORDED_PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "torch", "torchvision")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage function with the class of its parameters; the module `tasks.<name>` holds it under its name."""
+
+    params_class: type[StageParams]
+    function: Callable[..., None]
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.params_class.stage
+
+
+def stage(params_class: type[StageParams]) -> Callable[[Callable[..., None]], Stage]:
+    """Decorator: `def segment(context, *, params, catalog, …) -> None` becomes the stage its params class names."""
+
+    def wrap(function: Callable[..., None]) -> Stage:
+        assert function.__name__ == params_class.stage, f"{function.__name__} must be named {params_class.stage}"
+        return Stage(params_class=params_class, function=function)
+
+    return wrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """Reference to a stage's result: everything JSON, nothing of the data itself."""
+
+    stage: str
+    key: str
+    manifest: str
+    content_digest: str
+    rows: int
+    quarantined: int
+    cached: bool
+    seconds: float
+
+    def to_json(self) -> dict[str, JSON]:
+        """The reference as a JSON object."""
+        return asdict(self)
+
+
+def key_of(params: StageParams, *, inputs: Mapping[str, Input]) -> str:
+    """The stage key of `params` on `inputs`: name, version, parameters and the content digests of the inputs."""
+    digests = {name: _digests(value) for name, value in inputs.items()}
+    return stage_key(params.stage, version=params.version, parameters=params.model_dump(mode="json"), inputs=digests)
+
+
+def _digests(value: Input) -> str | list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, Manifest):
+        return value.content_digest
+    return [manifest.content_digest for manifest in value]
+
+
+def look_up(params: StageParams, *, inputs: Mapping[str, Input], store: Store) -> Manifest | None:
+    """The sound cached result of a stage on these inputs, or None. Computes nothing and imports no stage."""
+    return store.find(params.stage, key=key_of(params, inputs=inputs))
+
+
+def execute(
+    params: StageParams,
+    *,
+    inputs: Mapping[str, Input],
+    store: Store,
+    workers: int = 1,
+    refresh: bool = False,
+    events: EventSink = discard_event,
+) -> tuple[Manifest, StageResult]:
+    """The result of a stage: from the store if it is there and sound, else computed and published.
+
+    Two processes that need the same key at once: one computes, the other waits and takes the result.
+    """
+    started = time.perf_counter()
+    key = key_of(params, inputs=inputs)
+    with store.lock(params.stage, key=key):
+        found = None if refresh else store.find(params.stage, key=key)
+        events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
+        manifest = found or _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+    seconds = time.perf_counter() - started
+    result = StageResult(
+        stage=params.stage,
+        key=key,
+        manifest=manifest.url,
+        content_digest=manifest.content_digest,
+        rows=len(manifest.rows),
+        quarantined=sum(row.status == "quarantined" for row in manifest.rows),
+        cached=found is not None,
+        seconds=round(seconds, 3),
+    )
+    events({"kind": "end", **result.to_json()})
+    return manifest, result
+
+
+def _compute(
+    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+) -> Manifest:
+    if params.own_process:
+        from tasks.process import run_in_child
+
+        run_in_child(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+        made = store.find(params.stage, key=key)
+        assert made is not None, f"stage {params.stage} ended well but published nothing under {key}"
+        return made
+    return publish(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+
+
+def publish(
+    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+) -> Manifest:
+    """Run the stage function in this process and commit what it wrote."""
+    started = time.time()
+    context = StageContext(
+        stage=params.stage,
+        seed=params.seed,
+        store=store,
+        publication=store.begin(params.stage, key=key),
+        scratch=store.scratch(params.stage, key=key),
+        workers=workers,
+        events=events,
+    )
+    load_stage(params.stage).function(context, params=params, **inputs)
+    recorded = {
+        **context.metadata,
+        "version": params.version,
+        "parameters": params.model_dump(mode="json"),
+        "inputs": {name: _urls(value) for name, value in inputs.items()},
+        "tools": tool_versions(),
+        "started": started,
+        "seconds": time.time() - started,
+    }
+    return context.publication.commit(metadata=recorded, content=context.content)
+
+
+def load_stage(name: str) -> Stage:
+    """The stage `name` out of its module `tasks.<name>`."""
+    found = getattr(importlib.import_module(f"tasks.{name}"), name)
+    assert isinstance(found, Stage), f"tasks.{name}.{name} is not decorated with @stage"
+    return found
+
+
+def _urls(value: Input) -> JSON:
+    if value is None:
+        return None
+    if isinstance(value, Manifest):
+        return {"manifest": value.url, "content_digest": value.content_digest}
+    return [_urls(manifest) for manifest in value]
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape results."""
+    packages = {name: package_version(name) for name in _RECORDED_PACKAGES}
+    return {"python": platform.python_version(), "machine": platform.machine(), **packages}
+
+
+def run_stage_locally(
+    stage: Stage, params: StageParams, *, store: Store, workers: int = 1, **inputs: Input
+) -> Manifest:
+    """Run a stage in this process, without Prefect and without a child, or take its cached result."""
+    assert isinstance(params, stage.params_class), f"{stage.name} takes {stage.params_class.__name__}"
+    found = look_up(params, inputs=inputs, store=store)
+    key = key_of(params, inputs=inputs)
+    return found or publish(params, key=key, inputs=inputs, store=store, workers=workers, events=discard_event)
+
+
+def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Prefect's Task type is not imported here
+    """The Prefect task of stage `name`: runs `execute` and returns the JSON reference, named Cached or Completed."""
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.states import Completed
+
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False, log_prints=False)
+    def run_stage(params: StageParams, inputs: Mapping[str, Input], store_url: str, workers: int, refresh: bool) -> Any:  # noqa: ANN401 - a Prefect State
+        store = Store.open(store_url)
+        _, result = execute(params, inputs=inputs, store=store, workers=workers, refresh=refresh, events=events)
+        return Completed(name="Cached" if result.cached else "Completed", data=result.to_json())
+
+    return run_stage
