@@ -1,4 +1,4 @@
-"""The knobs of every stage, as frozen pydantic models. Import-light: a stage key can be computed without torch or OpenCV.
+"""The knobs of every stage, as frozen pydantic models. Import-light: a stage key needs neither torch nor OpenCV.
 
 A params class names its stage and carries the stage's `version`: raise it whenever the stage's output changes
 for the same inputs and parameters.
@@ -6,7 +6,7 @@ for the same inputs and parameters.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,7 +28,12 @@ class IngestParams(StageParams):
     """Reads and validates one split of a data set."""
 
     stage: ClassVar[str] = "ingest"
-    split: str = Field(description="catalog, pool, val or test")
+    dataset: str = Field(description="folder of the data set: RPC layout, or one folder a SKU under catalog/")
+    split: Literal["catalog", "pool", "val", "test"] = Field(description="which part of the data set")
+    pool_source: Literal["pool", "test"] = Field(
+        default="pool", description="test: the unlabelled test photos are the pool (transductive, as in the paper)"
+    )
+    files_digest: str = Field(description="digest of the names, sizes and times of the split's files")
 
 
 class CoarseParams(StageParams):

@@ -1,0 +1,80 @@
+"""A shop's own photos: `catalog/<SKU>/*.jpg`, `pool/*.jpg`, and labelled `val/` and `test/` with `labels.json` (COCO).
+
+Optional `catalog/products.json` maps a SKU to what is known of it: name, supercategory, code, price, size in mm.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from storage.catalog import Category
+from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, unique_ids
+from storage.formats.rpc import read_labelled
+
+LABELS_NAME = "labels.json"
+PRODUCTS_NAME = "products.json"
+
+
+def is_folders(root: Path) -> bool:
+    """Whether `root` holds a catalog of one folder a SKU."""
+    return (root / "catalog").is_dir()
+
+
+def files_of(root: Path, *, split: str) -> list[Path]:
+    """The files that a split consists of: its pictures and its JSON."""
+    if split == "catalog":
+        pictures = [path for folder in _sku_folders(root) for path in pictures_in(folder)]
+        return [path for path in [root / "catalog" / PRODUCTS_NAME] if path.is_file()] + pictures
+    labels = root / split / LABELS_NAME
+    return ([labels] if labels.is_file() else []) + pictures_in(root / split)
+
+
+def read_catalog(root: Path) -> DatasetSplit:
+    """The exemplars, one folder a SKU; there are no boxes, so segmentation finds the product itself."""
+    photos = [
+        ListedPhoto(item_id=f"catalog/{folder.name}_{path.stem}", path=path, sku=folder.name)
+        for folder in _sku_folders(root)
+        for path in pictures_in(folder)
+    ]
+    return DatasetSplit(categories=read_categories(root), photos=unique_ids(photos))
+
+
+def read_split(root: Path, *, split: str) -> DatasetSplit:
+    """The labelled photos of `val` or `test`; a split that is not there has none."""
+    categories = read_categories(root)
+    path = root / split / LABELS_NAME
+    photos = read_labelled(path, folder=root / split, split=split, categories=categories) if path.is_file() else []
+    return DatasetSplit(categories=categories, photos=unique_ids(photos))
+
+
+def read_pool(root: Path, *, source: str) -> DatasetSplit:
+    """The photos in `pool/` (or, source "test", in `test/`), without any label."""
+    photos = [ListedPhoto(item_id=f"pool/{path.stem}", path=path) for path in pictures_in(root / source)]
+    return DatasetSplit(categories=read_categories(root), photos=unique_ids(photos))
+
+
+def read_categories(root: Path) -> tuple[Category, ...]:
+    """One category a SKU folder, numbered from 1 in the order of the names, with what `products.json` says of it.
+
+    Raises:
+        ValueError: `products.json` is not a JSON object of objects.
+    """
+    path = root / "catalog" / PRODUCTS_NAME
+    products = orjson.loads(path.read_bytes()) if path.is_file() else {}
+    if not isinstance(products, dict) or not all(isinstance(value, dict) for value in products.values()):
+        raise ValueError(f"{path}: expected an object with one object a SKU, got another shape of JSON")
+    names = [folder.name for folder in _sku_folders(root)]
+    return tuple(_category(number, sku, products.get(sku, {})) for number, sku in enumerate(names, start=1))
+
+
+def _category(number: int, sku: str, product: dict[str, Any]) -> Category:
+    texts = {name: str(product.get(name) or "") for name in ("supercategory", "code")}
+    extra = {name: value for name, value in product.items() if name not in ("name", "supercategory", "code")}
+    return Category(id=number, sku=sku, name=str(product.get("name") or sku), metadata=extra, **texts)
+
+
+def _sku_folders(root: Path) -> list[Path]:
+    return sorted(path for path in (root / "catalog").iterdir() if path.is_dir())

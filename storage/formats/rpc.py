@@ -1,0 +1,238 @@
+"""The RPC layout (Wei et al. 2019, "RPC: A Large-Scale Retail Product Checkout Dataset"): reading and writing.
+
+`instances_{train,val,test}2019.json` (COCO JSON with a `level` per image) beside `train2019/`, `val2019/`, `test2019/`;
+optionally `pool2019/` with `images_pool2019.json`. The pool's reader never looks at annotations: what it returns has
+no labels, whatever the files hold.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from storage.catalog import Category
+from storage.digest import JSON
+from storage.formats.dataset import DatasetSplit, ListedPhoto, box_problem, pictures_in, unique_ids
+from storage.manifest import Box, ManifestObject, ManifestRow
+
+_YEAR_FOLDERS = {"catalog": "train2019", "pool": "pool2019", "val": "val2019", "test": "test2019"}
+_CAMERA = re.compile(r"_camera(?P<camera>\d+)-(?P<view>\d+)(?P<placement>-[a-z]+)?$")
+_CATEGORY_FIELDS = ("id", "name", "sku_name", "supercategory", "code")
+
+
+def is_rpc(root: Path) -> bool:
+    """Whether `root` holds a data set in the RPC layout."""
+    return (root / "instances_train2019.json").is_file()
+
+
+def files_of(root: Path, *, split: str) -> list[Path]:
+    """The files that a split of an RPC data set consists of: its JSON and its pictures."""
+    listing = _listing_path(root, split=split)
+    return ([listing] if listing.is_file() else []) + pictures_in(root / _YEAR_FOLDERS[split])
+
+
+def read_split(root: Path, *, split: str) -> DatasetSplit:
+    """The photos of `split` (catalog, val or test) with their labels, bad ones with the problem they have.
+
+    Raises:
+        ValueError: the JSON file is broken or lacks a required list.
+    """
+    assert split != "pool", "the pool is read by read_pool, which knows no labels"
+    path = _listing_path(root, split=split)
+    if not path.is_file():
+        return DatasetSplit(categories=_catalog_categories(root), photos=())
+    categories = read_categories(_load(path, required=("categories",)), path=path)
+    photos = read_labelled(path, folder=root / _YEAR_FOLDERS[split], split=split, categories=categories)
+    return DatasetSplit(categories=categories, photos=unique_ids(photos))
+
+
+def read_pool(root: Path, *, source: str) -> DatasetSplit:
+    """The pool's photos without any label: `pool2019/`, or (source "test") `test2019/`, as in the paper."""
+    folder = root / _YEAR_FOLDERS[source]
+    photos = [_unlisted(path, split="pool") for path in pictures_in(folder)]
+    found = {path.name for path in pictures_in(folder)}
+    listing = root / "images_pool2019.json"
+    if source == "pool" and listing.is_file():
+        names = [str(image.get("file_name")) for image in _load(listing, required=("images",))["images"]]
+        photos += [_unlisted(folder / name, split="pool") for name in names if name not in found]
+    return DatasetSplit(categories=_catalog_categories(root), photos=unique_ids(photos))
+
+
+def _unlisted(path: Path, *, split: str, problem: str = "") -> ListedPhoto:
+    return ListedPhoto(item_id=f"{split}/{path.stem}", path=path, problem=problem)
+
+
+def _listing_path(root: Path, *, split: str) -> Path:
+    name = "images_pool2019.json" if split == "pool" else f"instances_{_YEAR_FOLDERS[split]}.json"
+    return root / name
+
+
+def _catalog_categories(root: Path) -> tuple[Category, ...]:
+    path = _listing_path(root, split="catalog")
+    return read_categories(_load(path, required=("categories",)), path=path)
+
+
+def _load(path: Path, *, required: Sequence[str]) -> dict[str, Any]:
+    try:
+        listing = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
+    missing = [name for name in required if not isinstance(listing, dict) or not isinstance(listing.get(name), list)]
+    if missing:
+        raise ValueError(f"{path}: expected the lists {', '.join(required)}, got none named {', '.join(missing)}")
+    return dict(listing)
+
+
+def read_categories(listing: Mapping[str, Any], *, path: Path) -> tuple[Category, ...]:
+    """The categories of a COCO listing. `sku_name` is the SKU where it stands, else the name; other fields are kept.
+
+    Raises:
+        ValueError: an id or a SKU occurs twice, or a category has no id or name.
+    """
+    categories = []
+    for value in listing["categories"]:
+        if not isinstance(value.get("id"), int) or not value.get("name"):
+            raise ValueError(f"{path}: categories: expected an integer id and a name, got {value!r}")
+        extra = {name: item for name, item in value.items() if name not in _CATEGORY_FIELDS}
+        sku = str(value.get("sku_name") or value["name"])
+        texts = {name: str(value.get(name) or "") for name in ("name", "supercategory", "code")}
+        categories.append(Category(id=value["id"], sku=sku, metadata=extra, **texts))
+    for what, values in (("id", [one.id for one in categories]), ("SKU", [one.sku for one in categories])):
+        repeated = len(values) - len(set(values))
+        if repeated:
+            raise ValueError(f"{path}: categories: expected each {what} once, got {repeated} again")
+    return tuple(sorted(categories, key=lambda one: one.id))
+
+
+def read_labelled(path: Path, *, folder: Path, split: str, categories: Sequence[Category]) -> list[ListedPhoto]:
+    """The photos that the COCO JSON at `path` lists, labelled, and those in `folder` that it does not list.
+
+    Category ids are those of `categories`. A photo whose labels can't be trusted comes with its problem and no labels.
+    """
+    listing = _load(path, required=("images", "annotations"))
+    skus = {category.id: category.sku for category in categories}
+    annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in listing["annotations"]:
+        annotations[annotation.get("image_id")].append(annotation)
+    photos = [
+        _labelled_photo(image, annotations.pop(image.get("id"), []), folder=folder, split=split, skus=skus)
+        for image in listing["images"]
+    ]
+    listed = {photo.path.name for photo in photos}
+    unlisted = [path for path in pictures_in(folder) if path.name not in listed]
+    photos += [_unlisted(path, split=split, problem="listing: no entry in the annotations") for path in unlisted]
+    return photos + [_orphan(image_id, folder=folder, split=split) for image_id in annotations]
+
+
+def _orphan(image_id: object, *, folder: Path, split: str) -> ListedPhoto:
+    problem = f"annotation: expected the id of a listed image, got image_id {image_id!r}"
+    return ListedPhoto(item_id=f"{split}/annotation-of-{image_id}", path=folder, problem=problem)
+
+
+def _labelled_photo(
+    image: Mapping[str, Any],
+    annotations: Iterable[Mapping[str, Any]],
+    *,
+    folder: Path,
+    split: str,
+    skus: Mapping[int, str],
+) -> ListedPhoto:
+    name = str(image.get("file_name") or f"image-{image.get('id')}-without-name")
+    stem = Path(name).stem
+    size = image.get("width"), image.get("height")
+    problem = "" if _is_plain_name(name) else f"file_name: expected a name inside {folder.name}/, got {name!r}"
+    if not all(isinstance(side, int) and side > 0 for side in size):
+        problem = problem or f"size: expected a positive width and height, got {size[0]!r} x {size[1]!r}"
+    objects: list[ManifestObject] = []
+    for annotation in annotations:
+        item, wrong = _object(annotation, size=size, skus=skus)
+        problem = problem or wrong
+        objects += [item] if item else []
+    single = objects[0].sku if split == "catalog" and len(objects) == 1 else None
+    if split == "catalog" and single is None:
+        problem = problem or f"annotation: expected one product in an exemplar, got {len(objects)}"
+    return ListedPhoto(
+        item_id=f"{split}/{stem}",
+        path=folder / Path(name).name,
+        width=None if problem else size[0],
+        height=None if problem else size[1],
+        sku=single,
+        level=image.get("level"),
+        objects=() if problem else tuple(objects),
+        attributes=exemplar_attributes(stem) if split == "catalog" else {},
+        problem=problem,
+    )
+
+
+def _is_plain_name(name: str) -> bool:
+    return Path(name).name == name and name not in (".", "..")
+
+
+def _object(
+    annotation: Mapping[str, Any], *, size: tuple[Any, Any], skus: Mapping[int, str]
+) -> tuple[ManifestObject | None, str]:
+    category = annotation.get("category_id")
+    if not isinstance(category, int) or category not in skus:
+        return None, f"category_id: expected one of {len(skus)} known categories, got {category!r}"
+    values = annotation.get("bbox")
+    if not isinstance(values, list) or len(values) != 4 or not all(isinstance(one, (int, float)) for one in values):
+        return None, f"bbox: expected four numbers (x, y, width, height), got {values!r}"
+    x, y, width, height = (float(value) for value in values)
+    box: Box = (x, y, x + width, y + height)
+    if all(isinstance(side, int) and side > 0 for side in size):
+        wrong = box_problem(box, width=size[0], height=size[1])
+        if wrong:
+            return None, wrong
+    point = annotation.get("point_xy")
+    centre = (float(point[0]), float(point[1])) if isinstance(point, list) and len(point) == 2 else None
+    if centre is None or not all(math.isfinite(value) for value in centre):
+        centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    return ManifestObject(category=category, sku=skus[category], box=box, centre=centre), ""
+
+
+def exemplar_attributes(stem: str) -> dict[str, JSON]:
+    """Camera, turntable position and placement out of an RPC exemplar's name `<code>_camera<c>-<n>[-back]`."""
+    found = _CAMERA.search(stem)
+    if not found:
+        return {"camera": None, "view": None, "placement": None}
+    placement = (found["placement"] or "").lstrip("-") or None
+    return {"camera": int(found["camera"]), "view": int(found["view"]), "placement": placement}
+
+
+def encode_coco(rows: Sequence[ManifestRow], *, categories: Sequence[Category]) -> bytes:
+    """COCO JSON of labelled rows as RPC writes it: bbox = [x, y, width, height], `level`, `point_xy`."""
+    images: list[JSON] = []
+    annotations: list[JSON] = []
+    for number, row in enumerate(rows, start=1):
+        name = Path(row.path).name or row.item_id
+        image = {"id": number, "file_name": name, "width": row.width, "height": row.height}
+        images.append({**image, **({"level": row.level} if row.level else {})})
+        for item in row.objects:
+            annotations.append(_annotation(item, number=len(annotations) + 1, image_id=number))
+    named = [
+        {**one.metadata, "id": one.id, "name": one.name, "sku_name": one.sku, "supercategory": one.supercategory}
+        | ({"code": one.code} if one.code else {})
+        for one in categories
+    ]
+    return orjson.dumps({"images": images, "annotations": annotations, "categories": named})
+
+
+def _annotation(item: ManifestObject, *, number: int, image_id: int) -> dict[str, JSON]:
+    x0, y0, x1, y1 = item.box
+    centre = item.centre or ((x0 + x1) / 2, (y0 + y1) / 2)
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": item.category,
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": (x1 - x0) * (y1 - y0),
+        "iscrowd": 0,
+        "segmentation": [],
+        "point_xy": list(centre),
+    }

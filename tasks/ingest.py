@@ -1,0 +1,135 @@
+"""Stage `ingest`: one split of a data set becomes a manifest; every photo is decoded and checked.
+
+Photos stay where they are: rows point at them and hold their digests. A photo that can't be used (unreadable,
+truncated, wrong size, labels outside the photo, unknown product, twice the same content) becomes a quarantined row
+with the reason, and the rest goes on. The pool's rows have no labels by construction: its reader knows none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from storage.catalog import Category, category_records
+from storage.digest import digest_bytes, digest_json
+from storage.formats import folders, rpc
+from storage.formats.dataset import DatasetSplit, ListedPhoto
+from storage.images import decode_rgb
+from storage.manifest import ManifestRow
+from tasks.context import StageContext
+from tasks.params import IngestParams
+from tasks.stage import stage
+
+_MEDIA_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+
+
+def dataset_root(dataset: str) -> Path:
+    """The folder of a data set, absolute.
+
+    Raises:
+        ValueError: there is no such folder, or it holds no layout that is known.
+    """
+    root = Path(dataset).expanduser().resolve()
+    if not root.is_dir():
+        raise ValueError(f"dataset: expected a folder, got {dataset!r}, which does not exist")
+    if not (rpc.is_rpc(root) or folders.is_folders(root)):
+        wanted = "instances_train2019.json (RPC layout) or catalog/<SKU>/ folders"
+        raise ValueError(f"dataset: expected {root} to hold {wanted}, got neither")
+    return root
+
+
+def files_digest(root: Path, *, split: str, pool_source: str = "pool") -> str:
+    """Digest of the names, sizes and modification times of a split's files: cheap, and enough to notice a change."""
+    layout = rpc if rpc.is_rpc(root) else folders
+    listed = layout.files_of(root, split=pool_source if split == "pool" else split)
+    return digest_json([[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in listed])
+
+
+def read_listing(root: Path, *, split: str, pool_source: str) -> DatasetSplit:
+    """The photos that a data set lists for `split`, whatever its layout."""
+    layout = rpc if rpc.is_rpc(root) else folders
+    if split == "pool":
+        return layout.read_pool(root, source=pool_source)
+    if split == "catalog" and layout is folders:
+        return folders.read_catalog(root)
+    return layout.read_split(root, split=split)
+
+
+def check_photo(photo: ListedPhoto, *, split: str) -> ManifestRow:
+    """The row of one photo: "ok" with digest and size, or "quarantined" with the first thing that is wrong with it."""
+    row = ManifestRow(
+        item_id=photo.item_id,
+        sku=photo.sku,
+        split=split,
+        level=photo.level,
+        attributes=photo.attributes,
+        path=photo.path.as_uri(),
+    )
+    if photo.problem:
+        return _quarantined(row, photo.problem)
+    try:
+        data = photo.path.read_bytes()
+        height, width = decode_rgb(data).shape[:2]
+    except FileNotFoundError:
+        return _quarantined(row, f"file: expected {photo.path.name}, got no such file")
+    except (OSError, ValueError) as error:
+        return _quarantined(row, f"file: {error}")
+    if photo.width is not None and (photo.width, photo.height) != (width, height):
+        return _quarantined(row, f"size: expected {photo.width} x {photo.height} as listed, got {width} x {height}")
+    return replace(
+        row,
+        digest=digest_bytes(data),
+        bytes=len(data),
+        media_type=_MEDIA_TYPES[photo.path.suffix.lower()],
+        width=width,
+        height=height,
+        objects=photo.objects,
+    )
+
+
+def _quarantined(row: ManifestRow, reason: str) -> ManifestRow:
+    return replace(row, status="quarantined", reason=reason, path="")
+
+
+def quarantine_duplicates(rows: Iterable[ManifestRow]) -> Iterator[ManifestRow]:
+    """Rows as they are, but a photo with the very bytes of an earlier one is quarantined."""
+    first: dict[str, str] = {}
+    for row in rows:
+        if row.status == "ok" and first.setdefault(row.digest, row.item_id) != row.item_id:
+            yield _quarantined(replace(row, objects=()), f"content: the same bytes as {first[row.digest]}")
+        else:
+            yield row
+
+
+def target_protocol(*, pool_photos: int, pool_source: str) -> str:
+    """What a model trained on this pool may be called: printed beside every figure."""
+    if pool_photos == 0:
+        return "exemplars-only"
+    return "transductive" if pool_source == "test" else "unlabelled-target"
+
+
+def without_photos(categories: Iterable[Category], *, rows: Iterable[ManifestRow]) -> list[str]:
+    """The SKUs that no usable row shows."""
+    shown = {row.sku for row in rows if row.status == "ok"}
+    return [category.sku for category in categories if category.sku not in shown]
+
+
+@stage(IngestParams)
+def ingest(context: StageContext, *, params: IngestParams) -> None:
+    """Validate one split and publish its manifest; see the module's docstring."""
+    root = dataset_root(params.dataset)
+    listing = read_listing(root, split=params.split, pool_source=params.pool_source)
+    checked = context.map(lambda photo: check_photo(photo, split=params.split), listing.photos, what="photos checked")
+    rows = list(quarantine_duplicates(checked))
+    for row in rows:
+        context.add(row)
+    usable = sum(row.status == "ok" for row in rows)
+    context.content["categories"] = category_records(listing.categories)
+    if params.split == "pool":
+        context.content["target_protocol"] = target_protocol(pool_photos=usable, pool_source=params.pool_source)
+    if params.split == "catalog":
+        context.metadata["skus_without_exemplars"] = without_photos(listing.categories, rows=rows)
+    context.report(usable=usable, quarantined=len(rows) - usable)
+    if usable < len(rows):
+        context.log(f"{params.split}: {len(rows) - usable} of {len(rows)} photos quarantined; reasons in the manifest")
