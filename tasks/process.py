@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import orjson
 
@@ -22,7 +22,7 @@ from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink
 from tasks.params import StageParams
-from tasks.stage import Input, load_stage, publish
+from tasks.stage import Input, load_input, load_stage, publish
 
 _LOG_TAIL = 20
 
@@ -99,14 +99,6 @@ def _reference(value: Input) -> JSON:
     return [manifest.url for manifest in value]
 
 
-def _load_input(reference: Any, *, store: Store) -> Input:  # noqa: ANN401 - JSON
-    if reference is None:
-        return None
-    if isinstance(reference, str):
-        return store.load(reference)
-    return [store.load(url) for url in reference]
-
-
 def _end_with_parent(stdin: IO[bytes]) -> None:
     stdin.read()
     os.killpg(os.getpgid(0), signal.SIGKILL)
@@ -122,7 +114,7 @@ def main() -> None:
     publish(
         load_stage(request["stage"]).params_class(**request["params"]),
         key=request["key"],
-        inputs={name: _load_input(value, store=store) for name, value in request["inputs"].items()},
+        inputs={name: load_input(value, store=store) for name, value in request["inputs"].items()},
         store=store,
         workers=request["workers"],
         events=lambda event: _print_event(event, output=output),

@@ -191,15 +191,40 @@ def run_stage_locally(
 
 
 def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Prefect's Task type is not imported here
-    """The Prefect task of stage `name`: runs `execute` and returns the JSON reference, named Cached or Completed."""
+    """A Prefect task that runs one stage through `execute` and returns its JSON reference, named Cached or Completed.
+
+    Its inputs are references as another such task returned them, or URLs of manifests: small JSON, never data.
+    """
     from prefect import task
     from prefect.cache_policies import NO_CACHE
     from prefect.states import Completed
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False, log_prints=False)
-    def run_stage(params: StageParams, inputs: Mapping[str, Input], store_url: str, workers: int, refresh: bool) -> Any:  # noqa: ANN401 - a Prefect State
+    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    def run_stage(
+        stage: str, params: dict[str, JSON], inputs: dict[str, JSON], store_url: str, workers: int, refresh: bool
+    ) -> Any:  # noqa: ANN401 - a Prefect State
         store = Store.open(store_url)
-        _, result = execute(params, inputs=inputs, store=store, workers=workers, refresh=refresh, events=events)
+        _, result = execute(
+            load_stage(stage).params_class(**params),
+            inputs={key: load_input(value, store=store) for key, value in inputs.items()},
+            store=store,
+            workers=workers,
+            refresh=refresh,
+            events=events,
+        )
         return Completed(name="Cached" if result.cached else "Completed", data=result.to_json())
 
     return run_stage
+
+
+def load_input(reference: JSON, *, store: Store) -> Input:
+    """The manifest (or manifests, or None) of a reference: a URL, or the JSON of a StageResult."""
+    if reference is None:
+        return None
+    if isinstance(reference, list):
+        return [store.load(_url_of(one)) for one in reference]
+    return store.load(_url_of(reference))
+
+
+def _url_of(reference: JSON) -> str:
+    return str(reference["manifest"] if isinstance(reference, dict) else reference)

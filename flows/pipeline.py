@@ -1,0 +1,181 @@
+"""The order of the stages: `prepare`, `synthesize`, `distill` and `evaluate_rung`, and `pipeline`, which is all of them.
+
+Written against `Runner`, so that the same lines look results up, run locally, or run as Prefect tasks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import orjson
+
+from flows.presets import Preset
+from flows.runner import Runner
+from storage.digest import JSON
+from storage.manifest import Manifest
+from tasks.ingest import dataset_root, files_digest
+from tasks.params import IngestParams
+
+RUNGS = ("source", "render", "image_level", "instance_level")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetChoice:
+    """Which data set, and whether its unlabelled test photos serve as the pool (the paper's transductive setting)."""
+
+    dataset: str
+    pool_source: str = "pool"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses."""
+
+    catalog: Manifest
+    pool: Manifest
+    val: Manifest
+    test: Manifest
+    coarse: Manifest
+    network: Manifest
+    masks: Manifest
+    poses: Manifest
+
+    @property
+    def target_protocol(self) -> str:
+        """What has been seen of the checkout: printed beside every figure."""
+        return str(self.pool.content["target_protocol"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesized:
+    """What `synthesize` makes; without a pool nothing is rendered."""
+
+    boards: Manifest
+    synthetic: Manifest
+    rendered: Manifest | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One step of the ladder: a checkpoint, what it predicts on val and test, and its report."""
+
+    checkpoint: Manifest
+    val_predictions: Manifest
+    test_predictions: Manifest
+    report: dict[str, JSON]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """Everything a finished run has to show."""
+
+    prepared: Prepared
+    synthesized: Synthesized
+    rungs: dict[str, Rung] = field(default_factory=dict)
+
+    @property
+    def champion(self) -> str:
+        """The rung with the best averaged cAcc on val; the later one when they are equal."""
+        return max(reversed(list(self.rungs)), key=lambda name: self.rungs[name].report["val"]["averaged"]["cAcc"])
+
+
+def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
+    """Ingest the four splits, cut the products out of their exemplars and keep the poses a checkout camera sees."""
+    catalog, pool, val, test = (
+        run.stage(f"ingest.{split}", _ingest(choice, split=split)) for split in ("catalog", "pool", "val", "test")
+    )
+    _require(catalog, what="exemplars")
+    _require(val, what="labelled val photos (the score threshold comes from them)")
+    coarse = run.stage("coarse", preset.coarse, catalog=catalog)
+    network = run.stage("saliency", preset.saliency, catalog=catalog, coarse=coarse)
+    masks = run.stage("segment", preset.segment, catalog=catalog, coarse=coarse, network=network)
+    poses = run.stage("prune", preset.prune, catalog=catalog, masks=masks, pool=pool, network=network)
+    return Prepared(
+        catalog=catalog, pool=pool, val=val, test=test, coarse=coarse, network=network, masks=masks, poses=poses
+    )
+
+
+def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:
+    root = dataset_root(choice.dataset)
+    digest = files_digest(root, split=split, pool_source=choice.pool_source)
+    return IngestParams.model_validate(
+        {"dataset": str(root), "split": split, "pool_source": choice.pool_source, "files_digest": digest}
+    )
+
+
+def _require(manifest: Manifest, *, what: str) -> None:
+    if not manifest.ok:
+        reasons = sorted({row.reason for row in manifest.rows})[:3]
+        raise ValueError(f"dataset: expected usable {what}, got none ({'; '.join(reasons) or 'nothing is listed'})")
+
+
+def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesized:
+    """Recover the empty boards, compose synthetic photos and translate them to the look of the pool."""
+    boards = run.stage("board", preset.board, pool=prepared.pool, network=prepared.network)
+    synthetic = run.stage(
+        "compose", preset.compose, catalog=prepared.catalog, poses=prepared.poses, boards=boards, pool=prepared.pool
+    )
+    rendered = run.stage("render", preset.render, synthetic=synthetic, pool=prepared.pool) if prepared.pool.ok else None
+    return Synthesized(boards=boards, synthetic=synthetic, rendered=rendered)
+
+
+def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset: Preset) -> dict[str, Rung]:
+    """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos."""
+    photos = [synthesized.synthetic]
+    rungs = {"source": _train(run, "source", photos=photos, init=None, prepared=prepared, preset=preset)}
+    if synthesized.rendered is None:
+        return rungs
+    photos = [synthesized.synthetic, synthesized.rendered]
+    rungs["render"] = _train(run, "render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset)
+    for before, name in (("render", "image_level"), ("image_level", "instance_level")):
+        pseudo = _select(run, name, rung=rungs[before], prepared=prepared, boards=synthesized.boards, preset=preset)
+        rungs[name] = _train(
+            run, name, photos=[*photos, pseudo], init=rungs[before], prepared=prepared, preset=preset
+        )
+    return rungs
+
+
+def _select(
+    run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset
+) -> Manifest:
+    predictions = run.stage(
+        f"predict.{name}.pool", preset.predict_pool, checkpoint=rung.checkpoint, photos=prepared.pool
+    )
+    return run.stage(
+        f"select.{name}", preset.select[name], pool=prepared.pool, predictions=predictions, boards=boards
+    )
+
+
+def _train(
+    run: Runner, name: str, *, photos: list[Manifest], init: Rung | None, prepared: Prepared, preset: Preset
+) -> Rung:
+    start = init.checkpoint if init else None
+    checkpoint = run.stage(f"train.{name}", preset.train[name], photos=photos, val=prepared.val, init=start)
+    return evaluate_rung(run, name, checkpoint=checkpoint, prepared=prepared, preset=preset)
+
+
+def evaluate_rung(run: Runner, name: str, *, checkpoint: Manifest, prepared: Prepared, preset: Preset) -> Rung:
+    """Predict val and test with a checkpoint and report RPC's metrics at the threshold that val chose."""
+    val, test = (
+        run.stage(f"predict.{name}.{split}", preset.predict, checkpoint=checkpoint, photos=manifest)
+        for split, manifest in (("val", prepared.val), ("test", prepared.test))
+    )
+    parameters = preset.evaluate.model_copy(update={"target_protocol": prepared.target_protocol})
+    report = run.stage(
+        f"evaluate.{name}",
+        parameters,
+        val=prepared.val,
+        val_predictions=val,
+        test=prepared.test,
+        test_predictions=test,
+    )
+    content = orjson.loads(run.store.read(report.row("report")))
+    return Rung(checkpoint=checkpoint, val_predictions=val, test_predictions=test, report=content)
+
+
+def pipeline(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Outcome:
+    """The whole method, from photos to the ladder of reports."""
+    prepared = prepare(run, choice=choice, preset=preset)
+    synthesized = synthesize(run, prepared=prepared, preset=preset)
+    rungs = distill(run, prepared=prepared, synthesized=synthesized, preset=preset)
+    return Outcome(prepared=prepared, synthesized=synthesized, rungs=rungs)

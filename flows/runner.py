@@ -1,0 +1,126 @@
+"""How the stages of a flow are run: looked up only, one after the other here, or as Prefect tasks.
+
+The order of the stages is written once, in `flows.pipeline`, against the small `Runner` interface. A run first goes
+through it with `LookUpRunner`: when everything is cached it ends there, and neither Prefect nor torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from storage.digest import JSON
+from storage.manifest import Manifest
+from storage.store import Store
+from tasks.context import EventSink, discard_event
+from tasks.params import StageParams
+from tasks.stage import Input, StageResult, execute, key_of, prefect_task
+
+
+class NotCachedError(Exception):
+    """A stage's result is not in the store."""
+
+
+class Runner(Protocol):
+    """Runs the stages of a flow in the order they are asked for."""
+
+    store: Store
+    results: dict[str, StageResult]
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """The result of a stage under a name that is unique in the run, such as `train.source`."""
+        ...
+
+
+@dataclass(kw_only=True)
+class LookUpRunner:
+    """Takes results from the store and computes nothing; raises NotCachedError at the first that is not there."""
+
+    store: Store
+    results: dict[str, StageResult] = field(default_factory=dict)
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """The cached result of a stage."""
+        key = key_of(params, inputs=inputs)
+        found = self.store.find(params.stage, key=key)
+        if found is None:
+            raise NotCachedError(name)
+        self.results[name] = StageResult(
+            stage=params.stage,
+            key=key,
+            manifest=found.url,
+            content_digest=found.content_digest,
+            rows=len(found.rows),
+            quarantined=sum(row.status == "quarantined" for row in found.rows),
+            cached=True,
+            seconds=0.0,
+        )
+        return found
+
+
+@dataclass(kw_only=True)
+class LocalRunner:
+    """Runs the stages in this process, one after the other, without Prefect."""
+
+    store: Store
+    workers: int = 1
+    refresh: frozenset[str] = frozenset()
+    events: EventSink = discard_event
+    results: dict[str, StageResult] = field(default_factory=dict)
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """The result of a stage, computed when it is not in the store."""
+        manifest, self.results[name] = execute(
+            params,
+            inputs=inputs,
+            store=self.store,
+            workers=self.workers,
+            refresh=params.stage in self.refresh,
+            events=_named(self.events, name),
+        )
+        return manifest
+
+
+@dataclass(kw_only=True)
+class PrefectRunner:
+    """Runs each stage as a Prefect task of the flow that is running; futures give Prefect the graph."""
+
+    store: Store
+    workers: int = 1
+    refresh: frozenset[str] = frozenset()
+    events: EventSink = discard_event
+    results: dict[str, StageResult] = field(default_factory=dict)
+    _futures: dict[str, Any] = field(default_factory=dict)
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """The result of a stage, run as a Prefect task when it is not in the store."""
+        task = prefect_task(name, events=_named(self.events, name))
+        future = task.submit(
+            params=params.model_dump(mode="json"),
+            stage=params.stage,
+            inputs={key: self._reference(value) for key, value in inputs.items()},
+            store_url=self.store.url,
+            workers=self.workers,
+            refresh=params.stage in self.refresh,
+        )
+        reference: dict[str, JSON] = future.result()
+        self.results[name] = StageResult(**reference)
+        self._futures[reference["manifest"]] = future
+        return self.store.load(reference["manifest"])
+
+    def _reference(self, value: Input) -> Any:  # noqa: ANN401 - futures or URLs, as deep as the input
+        if value is None:
+            return None
+        if isinstance(value, Manifest):
+            return self._futures.get(value.url, value.url)
+        return [self._reference(manifest) for manifest in value]
+
+
+def _named(events: EventSink, name: str) -> EventSink:
+    return lambda event: events({**event, "name": name})
+
+
+def results_json(results: Mapping[str, StageResult]) -> list[dict[str, JSON]]:
+    """The stages of a run in the order they ran, as JSON objects with their name in the run."""
+    return [{"name": name, **result.to_json()} for name, result in results.items()]

@@ -1,0 +1,92 @@
+"""The folder of a run, `runs/<name>/`: `run.json` says which stages made it, under which keys, from where.
+
+Written as the run goes on, so that a run that failed tells how far it came.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+
+from flows.runner import results_json
+from storage.digest import JSON
+from storage.store import replace_file
+from tasks.stage import StageResult
+
+RUN_FILE = "run.json"
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601, to the second."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")
+
+
+@dataclass(kw_only=True)
+class RunRecord:
+    """What `run.json` holds."""
+
+    name: str
+    dataset: str
+    preset: str
+    store: str
+    parameters: Mapping[str, JSON]
+    state: str = "running"
+    started: str = field(default_factory=now)
+    finished: str | None = None
+    error: str | None = None
+    target_protocol: str | None = None
+    champion: str | None = None
+    ladder: dict[str, JSON] = field(default_factory=dict)
+    results: Mapping[str, StageResult] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, JSON]:
+        """The record as a JSON object; its stages in the order they ran."""
+        names = ("name", "dataset", "preset", "store", "state", "started", "finished", "error")
+        later = ("target_protocol", "champion", "ladder", "parameters")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "stages": results_json(self.results),
+            **{name: getattr(self, name) for name in later},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Put `run.json` into `folder`, whole or not at all."""
+        write_json(folder / RUN_FILE, self.to_json())
+
+
+def write_json(path: Path, value: JSON) -> None:
+    """Write indented JSON so that a reader sees it whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY), sync=False)
+
+
+def read_run(folder: Path) -> dict[str, JSON]:
+    """The content of a run's `run.json`.
+
+    Raises:
+        ValueError: there is none in `folder`, or it is broken.
+    """
+    path = folder / RUN_FILE
+    try:
+        return dict(orjson.loads(path.read_bytes()))
+    except FileNotFoundError as error:
+        raise ValueError(f"run: expected {path}, got no such file; `tally run --name {folder.name} …` makes it") from error
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"run: expected JSON in {path}, got broken text ({error})") from error
+
+
+def last_run(runs: Path) -> Path:
+    """The folder of the run that wrote its `run.json` last.
+
+    Raises:
+        ValueError: there is no run yet.
+    """
+    found = sorted(runs.glob(f"*/{RUN_FILE}"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise ValueError(f"runs: expected a run under {runs}/, got none; start one with `tally run` or `make demo`")
+    return found[-1].parent
