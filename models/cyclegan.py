@@ -1,0 +1,274 @@
+"""CycleGAN (Zhu et al., ICCV 2017): two generators, two patch critics and their losses. torch only.
+
+Job: translate photos of one domain ("synthetic") to the look of another ("pool") without pairs, and back again.
+Boundary: tensors in, tensors out; drawing crops, the loop and what a run leaves on disk are in `tasks`.
+
+Published: ResNet generators (7x7 stem, two strided convolutions, n residual blocks, two transposed convolutions,
+7x7 head), 70x70 PatchGAN critics, least-squares adversarial loss, cycle and identity losses, a buffer of 50
+translated images for the critics, Adam with beta1 = 0.5 and a learning rate that falls linearly in the second half.
+
+Deviations, each to keep print sharp and items in place:
+- A generator adds its (tanh) output to its input, and its head starts at zero: it begins as the identity and learns
+  the difference of the two looks only.
+- The generator normalises each pixel over its channels in place of each channel over the photo. What a pixel becomes
+  then depends on its receptive field alone: tiles agree with a single pass, and photos with training crops.
+- The transposed convolutions are 4x4 in place of 3x3: a kernel that the stride divides leaves no checkerboard.
+- `content_loss`: inside products the difference of output and input has to be smooth, so light and colour may change
+  and print and edges may not.
+
+B batch, C channels, H x W pixels; images are float32 [B, 3, H, W] in [-1, 1], H and W multiples of 4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STRIDE = 4
+BUFFER_SIZE = 50
+ADAM_BETAS = (0.5, 0.999)
+
+
+class PixelNorm(nn.Module):
+    """Layer normalisation of every pixel over its channels, with a learned gain and offset per channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Same shape out; in channels-last memory format this moves no data."""
+        return self.norm(features_BCHW.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with reflected borders, added to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(channels, channels, kernel=3),
+            PixelNorm(channels),
+            nn.ReLU(inplace=True),
+            _convolution(channels, channels, kernel=3),
+            PixelNorm(channels),
+        )
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """Same shape out."""
+        return features_BCHW + self.body(features_BCHW)
+
+
+class Generator(nn.Module):
+    """The ResNet generator, fully convolutional: images [B, 3, H, W] in [-1, 1] to images of the same shape and range.
+
+    `channels` are those at full resolution (64 in the paper); `blocks` is 6 in the paper, 9 from 256 pixels on.
+    """
+
+    def __init__(self, *, channels: int, blocks: int) -> None:
+        super().__init__()
+        self.blocks = blocks
+        self.body = nn.Sequential(
+            _convolution(3, channels, kernel=7),
+            *_normalised(channels),
+            nn.Conv2d(channels, channels * 2, 3, stride=2, padding=1),
+            *_normalised(channels * 2),
+            nn.Conv2d(channels * 2, channels * 4, 3, stride=2, padding=1),
+            *_normalised(channels * 4),
+            *(ResidualBlock(channels * 4) for _ in range(blocks)),
+            nn.ConvTranspose2d(channels * 4, channels * 2, 4, stride=2, padding=1),
+            *_normalised(channels * 2),
+            nn.ConvTranspose2d(channels * 2, channels, 4, stride=2, padding=1),
+            *_normalised(channels),
+            _convolution(channels, 3, kernel=7),
+            nn.Tanh(),
+        )
+
+    @property
+    def receptive_radius(self) -> int:
+        """How far an output pixel looks, in pixels, rounded up to a multiple of the stride: the overlap tiles need."""
+        stem, down, trunk, up, head = 3, 1 + 2, 2 * STRIDE * self.blocks, STRIDE + 2, 3
+        return -(-(stem + down + trunk + up + head) // STRIDE) * STRIDE
+
+    def residual(self, images_B3HW: Tensor) -> Tensor:
+        """What the generator adds to its input, [B, 3, H, W] in [-1, 1]."""
+        return self.body(images_B3HW)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """The translated images; not clamped, so that the losses see (and punish) what leaves [-1, 1]."""
+        return images_B3HW + self.residual(images_B3HW)
+
+
+class PatchCritic(nn.Module):
+    """The PatchGAN discriminator: one score per patch (70x70 pixels with 3 `layers`); near 1 means real.
+
+    `channels` are those of the first layer (64 in the paper). Images [B, 3, H, W] to scores [B, 1, h, w].
+    """
+
+    def __init__(self, *, channels: int, layers: int = 3) -> None:
+        super().__init__()
+        widths = [channels * min(2**level, 8) for level in range(layers + 1)]
+        modules: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        for level in range(1, layers + 1):
+            stride = 2 if level < layers else 1
+            modules += [
+                nn.Conv2d(widths[level - 1], widths[level], 4, stride=stride, padding=1),
+                nn.InstanceNorm2d(widths[level]),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        self.body = nn.Sequential(*modules, nn.Conv2d(widths[-1], 1, 4, padding=1))
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        """Scores [B, 1, h, w], unbounded."""
+        return self.body(images_B3HW)
+
+
+class CycleGAN(nn.Module):
+    """Both generators and both critics, initialised from `generator` alone (normal, deviation 0.02, as published)."""
+
+    def __init__(self, *, channels: int, blocks: int, critic_channels: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.to_pool = Generator(channels=channels, blocks=blocks)
+        self.to_synthetic = Generator(channels=channels, blocks=blocks)
+        self.pool_critic = PatchCritic(channels=critic_channels)
+        self.synthetic_critic = PatchCritic(channels=critic_channels)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.normal_(module.weight, std=0.02, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for network in (self.to_pool, self.to_synthetic):
+            nn.init.zeros_(_head(network).weight)
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """What the generators' optimiser moves."""
+        return [*self.to_pool.parameters(), *self.to_synthetic.parameters()]
+
+    def critic_parameters(self) -> list[nn.Parameter]:
+        """What the critics' optimiser moves."""
+        return [*self.pool_critic.parameters(), *self.synthetic_critic.parameters()]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """Weights relative to the adversarial loss. Published: cycle 10, identity 5 (half of cycle)."""
+
+    cycle: float
+    identity: float
+    content: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """What one pass of the generators gives: the total loss, its parts, and both translations (detached)."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    pool_like_B3HW: Tensor
+    synthetic_like_B3HW: Tensor
+
+
+class ImageBuffer:
+    """The last translated images, mixed with new ones for the critics (Shrivastava et al., CVPR 2017).
+
+    Half of the time an image is swapped for an older one. `images` is [n, 3, H, W], n <= `size`.
+    """
+
+    def __init__(self, *, size: int = BUFFER_SIZE) -> None:
+        self.size = size
+        self.images = torch.empty(0)
+
+    def exchange(self, images_B3HW: Tensor, *, generator: torch.Generator) -> Tensor:
+        """Store `images_B3HW` and return as many: each either the new image or an old one that it replaces."""
+        chosen = []
+        for image_3HW in images_B3HW:
+            if len(self.images) < self.size:
+                added_13HW = image_3HW[None].clone()
+                self.images = torch.cat([self.images, added_13HW]) if len(self.images) else added_13HW
+                chosen.append(image_3HW)
+            elif torch.rand((), generator=generator).item() < 0.5:
+                index = int(torch.randint(len(self.images), (), generator=generator))
+                chosen.append(self.images[index].clone())
+                self.images[index] = image_3HW
+            else:
+                chosen.append(image_3HW)
+        return torch.stack(chosen).contiguous(memory_format=torch.channels_last)
+
+
+def adversarial_loss(scores: Tensor, *, real: float) -> Tensor:
+    """Least-squares GAN loss (Mao et al., ICCV 2017): mean squared distance of the scores to `real` (1 or 0)."""
+    return (scores - real).square().mean()
+
+
+def content_loss(translated_B3HW: Tensor, source_B3HW: Tensor, *, mask_B1HW: Tensor) -> Tensor:
+    """Total variation of (translated - source) inside the mask: 0 where light and colour shift without a new edge.
+
+    Mean absolute difference of horizontal and vertical neighbours, over pairs that lie in the mask together
+    (`mask_B1HW` in [0, 1]); 0 for an empty mask.
+    """
+    change_B3HW = translated_B3HW - source_B3HW
+    across = mask_B1HW[..., :, 1:] * mask_B1HW[..., :, :-1]
+    down = mask_B1HW[..., 1:, :] * mask_B1HW[..., :-1, :]
+    total = (change_B3HW.diff(dim=3).abs() * across).sum() + (change_B3HW.diff(dim=2).abs() * down).sum()
+    return total / (3 * (across.sum() + down.sum())).clamp(min=1)
+
+
+def translate(
+    model: CycleGAN, *, synthetic_B3HW: Tensor, pool_B3HW: Tensor, mask_B1HW: Tensor, weights: LossWeights
+) -> Translation:
+    """One pass of both generators with every loss that moves them. The critics' gradients are not of interest here.
+
+    `mask_B1HW` marks the products of the synthetic images.
+    """
+    pool_like = model.to_pool(synthetic_B3HW)
+    synthetic_like = model.to_synthetic(pool_B3HW)
+    parts = {
+        "adversarial": adversarial_loss(model.pool_critic(pool_like), real=1.0)
+        + adversarial_loss(model.synthetic_critic(synthetic_like), real=1.0),
+        "cycle": functional.l1_loss(model.to_synthetic(pool_like), synthetic_B3HW)
+        + functional.l1_loss(model.to_pool(synthetic_like), pool_B3HW),
+        "identity": functional.l1_loss(model.to_pool(pool_B3HW), pool_B3HW)
+        + functional.l1_loss(model.to_synthetic(synthetic_B3HW), synthetic_B3HW),
+        "content": content_loss(pool_like, synthetic_B3HW, mask_B1HW=mask_B1HW),
+    }
+    loss = (
+        parts["adversarial"]
+        + weights.cycle * parts["cycle"]
+        + weights.identity * parts["identity"]
+        + weights.content * parts["content"]
+    )
+    return Translation(
+        loss=loss,
+        parts={name: part.detach() for name, part in parts.items()},
+        pool_like_B3HW=pool_like.detach(),
+        synthetic_like_B3HW=synthetic_like.detach(),
+    )
+
+
+def critic_loss(critic: PatchCritic, *, real_B3HW: Tensor, translated_B3HW: Tensor) -> Tensor:
+    """The critic's least-squares loss on real and translated images, halved as published."""
+    real = adversarial_loss(critic(real_B3HW), real=1.0)
+    return (real + adversarial_loss(critic(translated_B3HW), real=0.0)) / 2
+
+
+def linear_decay(step: int, *, steps: int) -> float:
+    """Factor of the learning rate: 1 in the first half of `steps`, then straight down to 0 at `steps`."""
+    constant = steps // 2
+    return min(1.0, (steps - step) / max(steps - constant, 1))
+
+
+def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
+    return PixelNorm(channels), nn.ReLU(inplace=True)
+
+
+def _convolution(inputs: int, outputs: int, *, kernel: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, padding_mode="reflect")
+
+
+def _head(network: Generator) -> nn.Conv2d:
+    head = network.body[-2]
+    assert isinstance(head, nn.Conv2d)
+    return head

@@ -1,0 +1,197 @@
+"""render: synthetic photos in the look of the unlabelled pool, every label still true.
+
+A CycleGAN is trained on unpaired crops of both (or a renderer without training is taken), every synthetic photo is
+translated, and each result is compared with what it came from: a photo in which an item drifted is rejected, with the
+reason, and teaches nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import assert_never
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from models.cyclegan import CycleGAN, Generator, LossWeights
+from storage.images import encode_jpeg
+from storage.manifest import Manifest, ManifestRow, referenced
+from tasks.context import StageContext
+from tasks.params import RenderParams
+from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
+from tasks.render_photos import Photo, TrainingPhotos, item_mask, shrink, shrink_mask
+from tasks.render_training import Schedule, load_state, new_training, train
+from tasks.renderers import PhotoRenderer, colour_renderer, cyclegan_renderer, fourier_renderer
+from tasks.stage import stage
+
+
+def schedule_of(params: RenderParams) -> Schedule:
+    """The part of the parameters that training needs."""
+    return Schedule(
+        steps=params.steps,
+        batch=params.batch,
+        crop=params.crop,
+        learning_rate=params.learning_rate,
+        weights=LossWeights(cycle=params.cycle_weight, identity=params.identity_weight, content=params.content_weight),
+        save_every=params.save_every,
+    )
+
+
+def rendered_row(row: ManifestRow, *, scores: Sequence[ItemScores], limits: CheckLimits) -> ManifestRow:
+    """The row of a rendered photo: the synthetic row's labels, its verdict, and the worst scores of its items."""
+    reason = drift_reason(scores, limits=limits)
+    structure = min((item.structure for item in scores), default=1.0)
+    worst = {
+        "structure": round(structure, 4),
+        "edges": round(min((item.edges for item in scores), default=1.0), 4),
+        "shift": round(max((item.shift for item in scores), default=0.0), 3),
+    }
+    return replace(
+        _same_labels(row),
+        media_type="image/jpeg",
+        quality=structure,
+        status="rejected" if reason else "ok",
+        reason=reason,
+        attributes={**row.attributes, "render": worst},
+    )
+
+
+def _same_labels(row: ManifestRow) -> ManifestRow:
+    stem = row.item_id.rsplit("/", 1)[-1]
+    return replace(row, item_id=f"rendered/{stem}", parents=(row.item_id,))
+
+
+def _check_inputs(synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]) -> None:
+    for name, rows in (("synthetic", synthetic), ("pool", pool)):
+        if not rows:
+            raise ValueError(f"render: expected photos in the input {name!r}, got none with status ok")
+
+
+def _photos_of(manifest: Manifest) -> list[ManifestRow]:
+    return [row for row in manifest.ok if row.media_type.startswith("image/")]
+
+
+def _some(rows: Sequence[ManifestRow], *, most: int, generator: np.random.Generator) -> list[ManifestRow]:
+    """At most `most` rows, drawn evenly, in their order."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[index] for index in sorted(generator.choice(len(rows), size=most, replace=False))]
+
+
+def _pool_photos(context: StageContext, *, params: RenderParams, rows: Sequence[ManifestRow]) -> list[Photo]:
+    chosen = _some(rows, most=params.photos, generator=context.generator("pool"))
+    read = partial(_read_small, context, scale=params.scale)
+    return list(context.map(read, chosen, what="pool photos read"))
+
+
+def _read_small(context: StageContext, row: ManifestRow, *, scale: float) -> Photo:
+    return shrink(context.read_rgb(row), scale=scale)
+
+
+def _read_training_photos(
+    context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
+) -> TrainingPhotos:
+    chosen = _some(synthetic, most=params.photos, generator=context.generator("synthetic"))
+    photos = list(context.map(partial(_read_small, context, scale=params.scale), chosen, what="synthetic photos read"))
+    masks = []
+    for row, photo_HW3 in zip(chosen, photos, strict=True):
+        height, width = row.height or photo_HW3.shape[0], row.width or photo_HW3.shape[1]
+        masks.append(shrink_mask(item_mask(row, height=height, width=width), scale=params.scale))
+    return TrainingPhotos(synthetic=photos, masks=masks, pool=_pool_photos(context, params=params, rows=pool))
+
+
+def _trained_generator(context: StageContext, *, params: RenderParams, photos: TrainingPhotos) -> Generator:
+    torch.set_num_threads(params.threads)
+    model = CycleGAN(
+        channels=params.channels,
+        blocks=params.blocks,
+        critic_channels=params.critic_channels,
+        generator=context.torch_generator("weights"),
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    training = new_training(model, learning_rate=params.learning_rate)
+    folder = context.checkpoint_folder
+    if load_state(training, folder=folder):
+        context.log(f"going on at step {training.step} of {params.steps}")
+    steps = train(
+        training,
+        photos=photos,
+        schedule=schedule_of(params),
+        random_at=lambda step: context.torch_generator("step", step),
+        folder=folder,
+    )
+    losses: dict[str, float] = {}
+    for losses in context.progress(steps, total=params.steps - training.step, what="training steps"):  # noqa: B007 - the last ones are reported
+        pass
+    context.report(**losses)
+    return model.to_pool
+
+
+def _keep_generator(context: StageContext, network: Generator, *, params: RenderParams) -> None:
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
+    row = ManifestRow(
+        item_id="generator",
+        media_type="application/safetensors",
+        attributes={"channels": params.channels, "blocks": params.blocks, "scale": params.scale},
+    )
+    context.put(save(tensors), path="generator.safetensors", row=row)
+
+
+def _make_renderer(
+    context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
+) -> PhotoRenderer | None:
+    """The renderer that the parameters name; None for the one that changes nothing."""
+    match params.renderer:
+        case "none":
+            return None
+        case "colour":
+            return colour_renderer(_pool_photos(context, params=params, rows=pool))
+        case "fourier":
+            return fourier_renderer(_pool_photos(context, params=params, rows=pool), radius=params.fourier_radius)
+        case "cyclegan":
+            photos = _read_training_photos(context, params=params, synthetic=synthetic, pool=pool)
+            network = _trained_generator(context, params=params, photos=photos)
+            _keep_generator(context, network, params=params)
+            return cyclegan_renderer(network, scale=params.scale, tile=params.tile)
+        case unknown:
+            assert_never(unknown)
+
+
+def _render_one(
+    row: ManifestRow, *, context: StageContext, renderer: PhotoRenderer, params: RenderParams
+) -> ManifestRow:
+    before_HW3 = context.read_rgb(row)
+    mask_HW = item_mask(row, height=before_HW3.shape[0], width=before_HW3.shape[1])
+    after_HW3 = renderer(before_HW3, mask_HW, context.generator("photo", row.item_id))
+    boxes_N4 = np.asarray([item.box for item in row.objects], np.float32).reshape(-1, 4)
+    limits = CheckLimits(structure=params.min_structure, edges=params.min_edges, shift=params.max_shift)
+    made = rendered_row(row, scores=item_scores(before_HW3, after_HW3, boxes_N4=boxes_N4), limits=limits)
+    data = encode_jpeg(after_HW3, quality=params.jpeg_quality)
+    return context.put(data, path=f"{made.item_id}.jpg", row=made)
+
+
+@stage(RenderParams)
+def render(context: StageContext, *, params: RenderParams, synthetic: Manifest, pool: Manifest) -> None:
+    """Render every synthetic photo as "rendered/<stem>"; what a trained renderer learnt is the row "generator".
+
+    Rejected photos keep their file (to look at) and say why. The renderer "none" refers to the synthetic files.
+
+    Raises:
+        ValueError: no photo in one of the inputs, or photos smaller than a crop.
+    """
+    synthetic_rows, pool_rows = _photos_of(synthetic), _photos_of(pool)
+    _check_inputs(synthetic_rows, pool_rows)
+    renderer = _make_renderer(context, params=params, synthetic=synthetic_rows, pool=pool_rows)
+    if renderer is None:
+        for row in synthetic_rows:
+            context.add(referenced(row, item_id=_same_labels(row).item_id, parents=(row.item_id,)))
+        return
+    # Photos go to the workers one by one: a photo's bytes must not depend on how many there are.
+    torch.set_num_threads(1)
+    one = partial(_render_one, context=context, renderer=renderer, params=params)
+    made = list(context.map(one, synthetic_rows, what="photos rendered"))
+    rejected = sum(row.status == "rejected" for row in made)
+    context.report(rendered=len(made), rejected=rejected)
+    context.log(f"{rejected} of {len(made)} rendered photos rejected because an item drifted")

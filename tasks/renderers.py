@@ -1,0 +1,126 @@
+"""The renderers: each turns one synthetic photo into the look of the pool and leaves every item where it is.
+
+One interface for all: `renderer(photo_HW3, mask_HW, generator) -> photo_HW3` with uint8 RGB photos of one size, the
+bool mask of the photo's products, and the photo's own random generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.cyclegan import STRIDE, Generator
+from tasks.render_photos import Mask, Photo, shrink, to_unit
+from tasks.tiles import apply_in_tiles
+
+PhotoRenderer = Callable[[Photo, Mask, np.random.Generator], Photo]
+Lab = NDArray[np.float32]
+
+_BOARD_FRAME = 0.08
+_BOARD_CHROMA_DISTANCE = 8.0
+
+
+def cyclegan_renderer(network: Generator, *, scale: float, tile: int) -> PhotoRenderer:
+    """The renderer of a trained generator, which sees photos at `scale` of their size, in tiles of `tile` pixels.
+
+    What the generator adds is brought back to full size and added to the full-size photo: detail finer than the
+    working size (print) passes through untouched.
+    """
+    network = network.eval()
+
+    def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
+        working_HW3 = to_unit(shrink(photo_HW3, scale=scale))
+        change_HW3 = apply_in_tiles(
+            lambda tile_HW3: _residual(network, tile_HW3),
+            working_HW3,
+            tile=tile,
+            margin=network.receptive_radius,
+            multiple=STRIDE,
+        )
+        height, width = photo_HW3.shape[:2]
+        if scale != 1.0:
+            change_HW3 = np.asarray(cv2.resize(change_HW3, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+        return _to_bytes(photo_HW3 + 127.5 * change_HW3)
+
+    return render
+
+
+def colour_renderer(pool: Sequence[Photo]) -> PhotoRenderer:
+    """Lab statistics of a pool photo drawn per photo (Reinhard et al., 2001), for products and board apart."""
+    statistics = [_region_statistics(lab, pool_item_mask(lab)) for lab in map(_to_lab, pool)]
+
+    def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
+        target = statistics[int(generator.integers(len(statistics)))]
+        lab_HW3 = _to_lab(photo_HW3)
+        source = _region_statistics(lab_HW3, mask_HW)
+        items_HW3, board_HW3 = (
+            (lab_HW3 - source[region, 0]) * target[region, 1] / source[region, 1] + target[region, 0]
+            for region in (0, 1)
+        )
+        # The outline of a product is a mixture of both: a soft mask keeps it from becoming an edge of its own.
+        weight_HW1 = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 1.5)[..., None]
+        mixed_HW3 = np.asarray(weight_HW1 * items_HW3 + (1 - weight_HW1) * board_HW3, np.float32)
+        return _to_bytes(np.asarray(cv2.cvtColor(mixed_HW3, cv2.COLOR_LAB2RGB), np.float32) * 255)
+
+    return render
+
+
+def fourier_renderer(pool: Sequence[Photo], *, radius: float) -> PhotoRenderer:
+    """Fourier domain adaptation (Yang and Soatto, CVPR 2020): low-frequency amplitudes of a pool photo drawn per photo.
+
+    Frequencies up to `radius` (a fraction of the photo's sides, the paper's beta: 0.01 to 0.09) are exchanged; phases
+    stay, and with them where everything is.
+    """
+
+    def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
+        height, width = photo_HW3.shape[:2]
+        other_HW3 = cv2.resize(pool[int(generator.integers(len(pool)))], (width, height))
+        source, target = (np.fft.fft2(picture, axes=(0, 1)) for picture in (photo_HW3, other_HW3))
+        low_HW = (np.abs(np.fft.fftfreq(height)) <= radius)[:, None] & (np.abs(np.fft.fftfreq(width)) <= radius)
+        amplitude = np.where(low_HW[..., None], np.abs(target), np.abs(source))
+        mixed = np.fft.ifft2(amplitude * np.exp(1j * np.angle(source)), axes=(0, 1))
+        return _to_bytes(np.asarray(mixed.real, np.float32))
+
+    return render
+
+
+def pool_item_mask(lab_HW3: Lab) -> Mask:
+    """Where products probably lie in an unlabelled photo: colours far from those of the photo's frame, which is board.
+
+    `lab_HW3` is CIE Lab. Only chroma counts, because shadows and light fall-off change lightness; grey products count
+    as board, which is good enough for statistics.
+    """
+    height, width = lab_HW3.shape[:2]
+    margin = max(1, round(_BOARD_FRAME * min(height, width)))
+    frame_HW = np.ones((height, width), np.bool_)
+    frame_HW[margin : height - margin, margin : width - margin] = False
+    board_2 = np.median(lab_HW3[frame_HW][:, 1:], axis=0)
+    far_HW = np.linalg.norm(lab_HW3[..., 1:] - board_2, axis=2) > _BOARD_CHROMA_DISTANCE
+    return cv2.morphologyEx(far_HW.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)) > 0
+
+
+def _residual(network: Generator, tile_HW3: NDArray[np.float32]) -> NDArray[np.float32]:
+    parameter = next(network.parameters())
+    tile_13HW = torch.from_numpy(np.ascontiguousarray(tile_HW3)).permute(2, 0, 1)[None].to(parameter.device)
+    with torch.inference_mode():
+        change_13HW = network.residual(tile_13HW.contiguous(memory_format=torch.channels_last))
+    return change_13HW[0].permute(1, 2, 0).float().cpu().numpy()
+
+
+def _region_statistics(lab_HW3: Lab, mask_HW: Mask) -> NDArray[np.float32]:
+    """Mean and deviation of Lab, products first, then board: float32 [2, 2, 3]. A region without pixels takes all."""
+    regions = [mask_HW if mask_HW.any() else ~mask_HW, ~mask_HW if not mask_HW.all() else mask_HW]
+    pixels = [lab_HW3[region] for region in regions]
+    return np.stack([[values.mean(axis=0), np.maximum(values.std(axis=0), 1.0)] for values in pixels])
+
+
+def _to_lab(photo_HW3: Photo) -> Lab:
+    return np.asarray(cv2.cvtColor(photo_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
+
+
+def _to_bytes(photo_HW3: NDArray[np.floating]) -> Photo:
+    return np.asarray(np.clip(np.rint(photo_HW3), 0, 255), np.uint8)
