@@ -1,0 +1,44 @@
+# Every target sets itself up: it makes .venv and installs what requirements.lock pins.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+export UV_HTTP_TIMEOUT ?= 600
+export PYTHONUNBUFFERED = 1
+
+.PHONY: demo test lint bench inspect lock clean
+.DEFAULT_GOAL := help
+
+help:  ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 16
+
+$(INSTALLED): requirements.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tally needs Python 3.11 or newer: make PYTHON=python3.11 …"; exit 2; }
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on two cores
+	$(BIN)/tally run --dataset sample --preset demo --name demo
+
+test: $(INSTALLED)  ## the tests
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)  ## ruff, mypy and the import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED)  ## the benchmarks in their short form, on the sample
+	$(BIN)/python -m benchmarks
+
+inspect: $(INSTALLED)  ## web pages over the runs and the store
+	$(BIN)/tally inspect
+
+lock: $(INSTALLED)  ## pin the newest versions that pyproject.toml admits
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+clean:  ## remove what can be made again: environment, store and runs
+	rm -rf .venv store runs
