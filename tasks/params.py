@@ -40,6 +40,9 @@ class CoarseParams(StageParams):
     """Coarse masks of exemplars: backdrop model and GrabCut."""
 
     stage: ClassVar[str] = "coarse"
+    working_size: int = Field(default=160, ge=64, description="longer side of the window in the backdrop model, pixels")
+    margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
+    iterations: int = Field(default=2, ge=1, description="rounds of GrabCut")
 
 
 class SaliencyParams(StageParams):
@@ -47,12 +50,34 @@ class SaliencyParams(StageParams):
 
     stage: ClassVar[str] = "saliency"
     own_process: ClassVar[bool] = True
+    backbone: str = Field(default="efficientnet_lite0", description="pretrained backbone")
+    width: int = Field(default=24, ge=4, multiple_of=4, description="channels of the side outputs")
+    working_size: int = Field(default=224, ge=64, multiple_of=32, description="side of a training sample, pixels")
+    steps: int = Field(default=700, ge=1, description="training steps")
+    batch: int = Field(default=8, ge=1, description="samples a step")
+    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the new layers")
+    backbone_share: float = Field(default=0.2, ge=0, le=1, description="the backbone's learning rate, as a share")
+    collages: float = Field(default=0.4, ge=0, le=1, description="share of samples on invented backgrounds")
+    doubt: float = Field(default=0.1, ge=0, le=1, description="weight of the doubtful pixels of a coarse mask")
+    coarse_quality: float = Field(default=0.75, ge=0, le=1, description="least quality of a coarse mask that teaches")
+    exemplars: int = Field(default=6000, ge=1, description="most coarse masks used")
+    retrain_growth: float = Field(default=0.25, ge=0, description="share of new products that asks for a new network")
+    threads: int = Field(
+        default=2, ge=1, description="threads of the training; sums depend on it, so it is a parameter"
+    )
 
 
 class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
+    working_size: int = Field(default=256, ge=64, description="longer side of the window in the network, pixels")
+    margin: float = Field(
+        default=0.15, gt=0, le=1, description="backdrop seen around the box, share of its longer side"
+    )
+    radius: float = Field(default=0.012, gt=0, description="guided filter's radius, share of the window's longer side")
+    epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
+    least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 
 
 class PruneParams(StageParams):
@@ -74,10 +99,37 @@ class ComposeParams(StageParams):
 
 
 class RenderParams(StageParams):
-    """Translation of synthetic photos to the look of the pool."""
+    """Translation of synthetic photos to the look of the pool.
+
+    Lengths are pixels at working size, which is `scale` times the photo's; the last three limits decide which rendered
+    photos are rejected because an item in them drifted.
+    """
 
     stage: ClassVar[str] = "render"
     own_process: ClassVar[bool] = True
+    renderer: Literal["cyclegan", "colour", "fourier", "none"] = Field(
+        default="cyclegan", description="what translates"
+    )
+    scale: float = Field(default=0.5, gt=0, le=1, description="working size as a fraction of the photo's")
+    photos: int = Field(default=1000, ge=1, description="most photos of each domain held in memory to learn from")
+    steps: int = Field(default=4000, ge=1, description="training steps of the CycleGAN")
+    batch: int = Field(default=4, ge=1, description="crops of each domain per step")
+    crop: int = Field(default=128, ge=48, multiple_of=4, description="side of a training crop")
+    channels: int = Field(default=24, ge=4, description="channels of a generator at full resolution (paper: 64)")
+    blocks: int = Field(default=6, ge=1, description="residual blocks of a generator (paper: 6 or 9)")
+    critic_channels: int = Field(default=32, ge=4, description="channels of a critic's first layer (paper: 64)")
+    learning_rate: float = Field(default=5e-4, gt=0, description="of Adam; constant, then falls linearly to 0")
+    cycle_weight: float = Field(default=10.0, ge=0, description="of the cycle loss")
+    identity_weight: float = Field(default=5.0, ge=0, description="of the identity loss")
+    content_weight: float = Field(default=20.0, ge=0, description="of the loss that keeps detail inside products")
+    save_every: int = Field(default=100, ge=1, description="steps between two saved training states")
+    threads: int = Field(default=2, ge=1, description="CPU threads of the training; sums depend on it")
+    tile: int = Field(default=1024, ge=256, description="longest side that the generator sees at once")
+    fourier_radius: float = Field(default=0.01, gt=0, lt=0.5, description="exchanged frequencies, cycles per pixel")
+    jpeg_quality: int = Field(default=92, ge=1, le=100, description="of the rendered photos")
+    min_structure: float = Field(default=0.75, description="least structure similarity of an item")
+    min_edges: float = Field(default=0.75, description="least edge agreement of an item")
+    max_shift: float = Field(default=1.0, description="largest displacement of an item's edges, photo pixels")
 
 
 class TrainParams(StageParams):
@@ -97,9 +149,31 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
+    mode: Literal["image", "instance"] = Field(
+        default="instance", description="image: whole photos only; instance: also the confident items of the others"
+    )
+    confident_score: float = Field(default=0.8, ge=0, le=1, description="score from which a detection is trusted")
+    doubtful_score: float = Field(default=0.3, ge=0, le=1, description="score below which a detection is ignored")
+    tolerance: float = Field(
+        default=0.5, ge=0, description="largest difference of trusted detections and the counting view's count"
+    )
+    nms: float = Field(default=0.5, gt=0, le=1, description="IoU of two detections, of any SKU, that are one product")
+    stray_area: float = Field(
+        default=0.25, gt=0, description="least area of something unexplained, relative to the photo's median item"
+    )
+    stray_contrast: float = Field(
+        default=24.0, gt=0, description="least difference to the board, in 8-bit levels, of something on it"
+    )
+    margin: float = Field(default=0.08, ge=0, description="erased around a doubtful box, relative to its longer side")
+    quality: int = Field(default=92, ge=1, le=100, description="JPEG quality of repainted photos")
 
 
 class EvaluateParams(StageParams):
     """RPC metrics on val and test."""
 
     stage: ClassVar[str] = "evaluate"
+    target_protocol: Literal["exemplars-only", "unlabelled-target", "transductive", "labelled-target"] = Field(
+        default="unlabelled-target", description="what training has seen of the target domain; printed beside figures"
+    )
+    resamplings: int = Field(default=1000, ge=1, description="bootstrap resamplings for the intervals")
+    pictures: int = Field(default=8, ge=0, description="most confused SKU pairs shown with pictures")
