@@ -7,6 +7,7 @@ no labels, whatever the files hold.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import defaultdict
@@ -80,8 +81,9 @@ def _catalog_categories(root: Path) -> tuple[Category, ...]:
 
 def _load(path: Path, *, required: Sequence[str]) -> dict[str, Any]:
     try:
-        listing = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError as error:
+        # Not orjson: annotation files in the wild hold NaN and Infinity, which make one annotation bad, not the file.
+        listing = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
     missing = [name for name in required if not isinstance(listing, dict) or not isinstance(listing.get(name), list)]
     if missing:
