@@ -149,7 +149,7 @@ def best_threshold(evaluated: EvaluationSet) -> float:
         raise ValueError("threshold: expected detections on val, got none; the model finds nothing")
     curve = threshold_curve(evaluated)
     good_T = curve.cAcc_T == curve.cAcc_T.max()
-    good_T &= curve.ACD_T <= curve.ACD_T[good_T].min()
+    good_T &= curve.ACD_T[good_T].min() >= curve.ACD_T
     low, high = _widest_run(good_T, edges=np.concatenate([[0.0], curve.thresholds_T]))
     middle = (low + min(high, 1.0)) / 2
     # Between two neighbouring floats there is no middle; the upper end is part of the range.

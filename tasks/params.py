@@ -90,12 +90,54 @@ class BoardParams(StageParams):
     """Empty boards recovered from the pool."""
 
     stage: ClassVar[str] = "board"
+    photos: int = Field(default=120, ge=2, description="most pool photos looked at, spread over the pool")
+    boards: int = Field(default=3, ge=1, description="most boards told apart (camera moved, table changed)")
+    working_size: int = Field(default=320, ge=64, description="longer side of a photo in the saliency network, pixels")
+
+
+class LevelParams(BaseModel):
+    """One level of clutter: its share of the photos, how many products it mixes and how many items lie there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    share: float = Field(ge=0, description="share of the photos; shares are relative to each other")
+    skus: tuple[int, int] = Field(description="least and most different products")
+    items: tuple[int, int] = Field(description="least and most items")
 
 
 class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
+    photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
+    skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
+    levels: dict[str, LevelParams] = Field(
+        default={
+            "easy": LevelParams(share=1, skus=(3, 5), items=(3, 10)),
+            "medium": LevelParams(share=1, skus=(5, 8), items=(10, 15)),
+            "hard": LevelParams(share=1, skus=(8, 10), items=(15, 20)),
+        },
+        description="levels of clutter, as RPC publishes them",
+    )
+    scale: float = Field(default=1.0, gt=0, le=4, description="size of the photos relative to the board's")
+    jpeg_quality: int = Field(default=90, ge=1, le=100, description="of the synthetic photos")
+    min_visible: float = Field(default=0.5, ge=0, le=1, description="least visible fraction of an item's mask")
+    arrangements: dict[Literal["pool", "pile", "uniform"], float] = Field(
+        default={"pool": 0.6, "pile": 0.25, "uniform": 0.15}, description="shares of where items gather"
+    )
+    row_share: float = Field(default=0.6, ge=0, le=1, description="chance that items of one product lie side by side")
+    overlap_share: float = Field(default=0.25, ge=0, le=1, description="share of items that may lie on others")
+    mate_share: float = Field(default=0.3, ge=0, le=1, description="chance that a product brings its look-alike along")
+    size_jitter: float = Field(default=0.03, ge=0, le=0.5, description="spread of an item's size, log")
+    tilt: float = Field(default=0.05, ge=0, le=0.5, description="most foreshortening by a turn out of the plane")
+    blends: dict[Literal["soft", "feather", "hard", "poisson"], float] = Field(
+        default={"soft": 0.5, "feather": 0.3, "hard": 0.2, "poisson": 0.0}, description="shares of edge blendings"
+    )
+    views_per_sku: int = Field(default=0, ge=0, description="most sprites of a product held in memory; 0: all")
+    lit_boards: int = Field(default=48, ge=1, description="most differently lit boards held in memory")
+    recipe: Literal["life", "paper"] = Field(default="life", description="paper: pasted as in the paper's script")
+    without: tuple[Literal["shadow", "size", "layout", "light", "board"], ...] = Field(
+        default=(), description="parts left out, to measure what each is worth"
+    )
 
 
 class RenderParams(StageParams):
@@ -159,10 +201,10 @@ class SelectParams(StageParams):
     )
     nms: float = Field(default=0.5, gt=0, le=1, description="IoU of two detections, of any SKU, that are one product")
     stray_area: float = Field(
-        default=0.25, gt=0, description="least area of something unexplained, relative to the photo's median item"
+        default=0.1, gt=0, description="least area of something unexplained, relative to the photo's median item"
     )
     stray_contrast: float = Field(
-        default=24.0, gt=0, description="least difference to the board, in 8-bit levels, of something on it"
+        default=0.06, gt=0, description="least departure in colour from the board, as a log ratio, of something on it"
     )
     margin: float = Field(default=0.08, ge=0, description="erased around a doubtful box, relative to its longer side")
     quality: int = Field(default=92, ge=1, le=100, description="JPEG quality of repainted photos")

@@ -1,0 +1,217 @@
+"""Stage `select`: pseudo-labels out of predictions on the pool. It never sees a label of the pool.
+
+Of a pool row only the location, digest and size of its photo are read; a pool row that carries objects is refused, so
+that no truth can slip in. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
+
+    taken whole     the row refers to the pool's photo; attributes.mode = "image"
+    taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
+    not taken       status "rejected" and the reason
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from storage.boxes import area
+from storage.digest import JSON
+from storage.images import Picture, encode_jpeg
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.context import StageContext
+from tasks.params import SelectParams
+from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
+from tasks.selection import Judged, as_ignored, boxes_of, judge, objection, sku_histogram, stray_region
+from tasks.stage import stage
+
+_BOX_SLACK = 0.06
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPhoto:
+    """All that selection may know of a pool photo itself."""
+
+    item_id: str
+    url: str
+    digest: str
+    bytes: int
+    media_type: str
+    width: int | None
+    height: int | None
+
+    @property
+    def as_row(self) -> ManifestRow:
+        """A row that reads this photo and nothing else."""
+        return ManifestRow(item_id=self.item_id, path=self.url, url=self.url, digest=self.digest, bytes=self.bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """A pool photo with what the model sees in it: detections, those in augmented views, the counting view's count."""
+
+    photo: PoolPhoto
+    objects: tuple[ManifestObject, ...]
+    other_views: tuple[tuple[ManifestObject, ...], ...]
+    count: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """What becomes of one photo: its row, and the repainted picture where there is one."""
+
+    row: ManifestRow
+    painted: bytes | None = None
+
+
+def unlabelled(row: ManifestRow) -> PoolPhoto:
+    """The photo of a pool row.
+
+    Raises:
+        ValueError: the row carries objects, which only truth can have put there.
+    """
+    if row.objects:
+        raise ValueError(
+            f"select: expected a pool without labels, got {len(row.objects)} objects in {row.item_id}; "
+            "selection must not see the truth: ingest the photos as pool"
+        )
+    return PoolPhoto(
+        item_id=row.item_id,
+        url=row.url,
+        digest=row.digest,
+        bytes=row.bytes,
+        media_type=row.media_type,
+        width=row.width,
+        height=row.height,
+    )
+
+
+def predicted(photo: PoolPhoto, *, predictions: Sequence[Manifest]) -> Predicted:
+    """A photo with its predictions: the first manifest has the photo as it is, the others augmented views of it.
+
+    Raises:
+        ValueError: a prediction or the counting view's count is missing.
+    """
+    rows = [manifest.by_id.get(photo.item_id) for manifest in predictions]
+    found = [row for row in rows if row is not None]
+    if len(found) < len(rows) or not found:
+        raise ValueError(f"select: expected a prediction for every pool photo, got none for {photo.item_id}")
+    count = found[0].attributes.get("count")
+    if count is None:
+        raise ValueError(f"select: expected the counting view's count of {photo.item_id}, got none; predict again")
+    objects, *others = [tuple(item for item in row.objects if item.status == "ok") for row in found]
+    return Predicted(photo=photo, objects=objects, other_views=tuple(others), count=float(count))
+
+
+def select_photo(photo_HW3: Picture, *, seen: Predicted, boards: Sequence[Picture], params: SelectParams) -> Selected:
+    """Decide on one photo (uint8 RGB) and make its row; see the module's docstring."""
+    judged = judge(seen.objects, params=params, other_views=seen.other_views)
+    if not judged.trusted:
+        return Selected(row=_row(seen, judged=judged, strays=0, status="rejected", reason="nothing trusted"))
+    everything_N4 = grown(boxes_of([*judged.trusted, *judged.doubtful]), margin=_BOX_SLACK)
+    lit = closest_board(photo_HW3, boards=list(boards), boxes_N4=everything_N4)
+    strays_N4 = _strays(lit, judged=judged, params=params)
+    against = objection(judged, count=seen.count, strays=len(strays_N4), params=params)
+    row = partial(_row, seen, judged=judged, strays=len(strays_N4))
+    if not against:
+        return Selected(row=row(mode="image", objects=judged.trusted, reason="both views agree"))
+    if params.mode == "image":
+        return Selected(row=row(status="rejected", reason=against))
+    ignored = [*map(as_ignored, judged.doubtful), *map(stray_region, strays_N4.tolist())]
+    objects = (*judged.trusted, *ignored)
+    if not ignored:
+        return Selected(row=row(mode="instance", objects=objects, reason=against))
+    if lit is None:
+        return Selected(row=row(status="rejected", reason=f"{against}; too little board is bare to paint with"))
+    painted_HW3, _ = paint_board(
+        photo_HW3, lit=lit, doubtful_N4=boxes_of(ignored), kept_N4=boxes_of(judged.trusted), margin=params.margin
+    )
+    painted = encode_jpeg(painted_HW3, quality=params.quality)
+    return Selected(row=row(mode="instance", objects=objects, reason=against), painted=painted)
+
+
+def _strays(lit: LitBoard | None, *, judged: Judged, params: SelectParams) -> np.ndarray:
+    if lit is None:
+        return np.empty((0, 4), np.float32)
+    item = float(np.median(area(boxes_of(judged.trusted))))
+    return stray_boxes(lit, contrast=params.stray_contrast, least_area=params.stray_area * item)
+
+
+def _row(
+    seen: Predicted,
+    *,
+    judged: Judged,
+    strays: int,
+    reason: str,
+    mode: str | None = None,
+    objects: tuple[ManifestObject, ...] = (),
+    status: str = "ok",
+) -> ManifestRow:
+    """The row of a photo; it refers to the pool's file unless the photo was rejected."""
+    photo = seen.photo
+    attributes: dict[str, JSON] = {
+        "count": seen.count,
+        "trusted": len(judged.trusted),
+        "doubtful": len(judged.doubtful),
+        "strays": strays,
+        **({"mode": mode} if mode else {}),
+    }
+    row = ManifestRow(
+        item_id=f"pseudo/{photo.item_id.split('/', 1)[-1]}",
+        width=photo.width,
+        height=photo.height,
+        split="pseudo",
+        parents=(photo.item_id,),
+        objects=objects,
+        status=status,
+        reason=reason,
+        attributes=attributes,
+    )
+    if status != "ok":
+        return row
+    return replace(row, path=photo.url, digest=photo.digest, bytes=photo.bytes, media_type=photo.media_type)
+
+
+def guard_rails(rows: Sequence[ManifestRow]) -> dict[str, JSON]:
+    """What to look at after each round: photos by outcome, items that teach, places ignored, and the SKUs."""
+    objects = [item for row in rows for item in row.objects]
+    outcomes = Counter(str(row.attributes.get("mode", row.status)) for row in rows)
+    return {
+        "photos": len(rows),
+        **{name: outcomes[name] for name in ("image", "instance", "rejected")},
+        "items": sum(item.status == "ok" for item in objects),
+        "ignored": sum(item.status == "ignore" for item in objects),
+        "skus": sku_histogram(objects),
+    }
+
+
+@stage(SelectParams)
+def select(
+    context: StageContext,
+    *,
+    params: SelectParams,
+    pool: Manifest,
+    predictions: Sequence[Manifest],
+    boards: Manifest,
+) -> None:
+    """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring."""
+    pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
+    if not pictures:
+        raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
+
+    def decide(seen: Predicted) -> ManifestRow:
+        selected = select_photo(context.read_rgb(seen.photo.as_row), seen=seen, boards=pictures, params=params)
+        if selected.painted is None:
+            return context.add(selected.row)
+        row = replace(selected.row, digest="", bytes=0, media_type="image/jpeg")
+        return context.put(selected.painted, path=f"photos/{row.item_id.split('/', 1)[1]}.jpg", row=row)
+
+    photos = [predicted(unlabelled(row), predictions=predictions) for row in pool.ok]
+    rows = list(context.map(decide, photos))
+    figures = guard_rails(rows)
+    context.metadata["guard_rails"] = figures
+    context.report(**{name: value for name, value in figures.items() if isinstance(value, int)})
+    if not figures["image"] and not figures["instance"]:
+        context.log(f"no pool photo was taken: no detection reaches {params.confident_score:g} in {len(rows)} photos")

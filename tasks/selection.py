@@ -1,0 +1,134 @@
+"""Which detections of an unlabelled photo are trusted: pure decisions on detections and counts, no pixels, no labels.
+
+Image level: a photo is taken whole when the detection view and the counting view agree on the number of products and
+nothing about it is doubtful. Instance level: of the other photos, the trusted items are taken and the doubtful ones
+are erased (DPSNet, IEEE TMM 2021, section III; there the agreement is tuned with the truth of the test photos).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from storage.boxes import Boxes, iou_matrix
+from storage.manifest import ManifestObject
+from tasks.params import SelectParams
+
+_SAME_PLACE = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The detections of one photo: those that are trusted, and those that are not, each with its reason."""
+
+    trusted: tuple[ManifestObject, ...]
+    doubtful: tuple[ManifestObject, ...]
+
+
+def boxes_of(objects: Iterable[ManifestObject]) -> Boxes:
+    """Boxes of objects, xyxy float32 [N, 4]."""
+    return np.asarray([item.box for item in objects], np.float32).reshape(-1, 4)
+
+
+def judge(
+    objects: Sequence[ManifestObject], *, params: SelectParams, other_views: Sequence[Sequence[ManifestObject]] = ()
+) -> Judged:
+    """Sort a photo's detections into trusted and doubtful ones; what scores below `doubtful_score` is neither.
+
+    `other_views` are the detections in augmented views of the same photo, mapped back into its frame: an item that
+    another view does not show is doubtful, and so is an item that only another view trusts.
+    """
+    winners = _winners(objects, params=params)
+    views = [_winners(view, params=params) for view in other_views]
+    judged = [_judged(item, params=params, views=views) for item in winners]
+    unseen = [item for view in views for item in _only_there(view, known=winners, params=params)]
+    return Judged(
+        trusted=tuple(item for item in judged if not item.reason),
+        doubtful=tuple(item for item in [*judged, *unseen] if item.reason),
+    )
+
+
+def _winners(objects: Sequence[ManifestObject], *, params: SelectParams) -> list[ManifestObject]:
+    """Best detection of each place (non-maximum suppression over all SKUs); it bears a reason if another SKU also
+    claims the place."""
+    ranked = sorted((item for item in objects if _score(item) >= params.doubtful_score), key=_rank)
+    boxes_N4 = boxes_of(ranked)
+    iou_NN = iou_matrix(boxes_N4, boxes_N4)
+    taken = np.zeros(len(ranked), np.bool_)
+    winners = []
+    for place, item in enumerate(ranked):
+        if taken[place]:
+            continue
+        covered = np.flatnonzero((iou_NN[place] > params.nms) & ~taken)
+        taken[covered] = True
+        rivals = [ranked[other] for other in covered if ranked[other].category != item.category]
+        winners.append(replace(item, reason=f"also looks like {rivals[0].sku}" if rivals else ""))
+    return winners
+
+
+def _score(item: ManifestObject) -> float:
+    assert item.score is not None, "a detection without a score"
+    return item.score
+
+
+def _rank(item: ManifestObject) -> tuple[float, tuple[float, ...], int]:
+    return -_score(item), item.box, item.category
+
+
+def _judged(item: ManifestObject, *, params: SelectParams, views: Sequence[Sequence[ManifestObject]]) -> ManifestObject:
+    if _score(item) < params.confident_score:
+        return replace(item, reason=f"score {_score(item):.2f} below {params.confident_score:g}")
+    if not item.reason and not all(_is_in(item, others=view) for view in views):
+        return replace(item, reason="not found in every view")
+    return item
+
+
+def _is_in(item: ManifestObject, *, others: Sequence[ManifestObject]) -> bool:
+    same = [other for other in others if other.category == item.category]
+    return bool((iou_matrix(boxes_of([item]), boxes_of(same)) >= _SAME_PLACE).any())
+
+
+def _only_there(
+    view: Sequence[ManifestObject], *, known: Sequence[ManifestObject], params: SelectParams
+) -> list[ManifestObject]:
+    confident = [item for item in view if _score(item) >= params.confident_score]
+    overlap_NM = iou_matrix(boxes_of(confident), boxes_of(known))
+    return [
+        replace(item, reason="found in another view only")
+        for item, overlap_M in zip(confident, overlap_NM, strict=True)
+        if not (overlap_M >= _SAME_PLACE).any()
+    ]
+
+
+def objection(judged: Judged, *, count: float, strays: int, params: SelectParams) -> str:
+    """Why a photo is not taken whole; "" where nothing speaks against it."""
+    trusted = len(judged.trusted)
+    if not trusted:
+        return "nothing trusted"
+    if judged.doubtful:
+        return f"{len(judged.doubtful)} doubtful: {judged.doubtful[0].reason}"
+    if strays:
+        return f"{strays} unexplained on the board"
+    if abs(trusted - count) > params.tolerance:
+        return f"{trusted} trusted, counting view says {count:.2f}"
+    return ""
+
+
+def as_ignored(item: ManifestObject) -> ManifestObject:
+    """The place of a doubtful detection as a region that must teach nothing."""
+    return replace(item, status="ignore")
+
+
+def stray_region(box_4: Sequence[float]) -> ManifestObject:
+    """Something on the board that no detection explains, as a region that must teach nothing; category 0 is no SKU."""
+    x0, y0, x1, y1 = (float(value) for value in box_4)
+    return ManifestObject(category=0, sku="", box=(x0, y0, x1, y1), status="ignore", reason="unexplained on the board")
+
+
+def sku_histogram(objects: Iterable[ManifestObject]) -> dict[str, int]:
+    """How often each SKU is among the objects that teach, most frequent first."""
+    counted = Counter(item.sku for item in objects if item.status == "ok")
+    return dict(sorted(counted.items(), key=lambda one: (-one[1], one[0])))
