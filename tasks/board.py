@@ -1,0 +1,135 @@
+"""Stage `board`: empty boards recovered from the pool, and the look of the pool's photos.
+
+Rows: "board/00" (the board that most photos show), "board/01", …: PNG at the size of the pool's photos. Attributes:
+`photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short) sides
+of single products), `tones` (percentiles of the products' colours), `places` (where products lie). Boards given by the
+user, photos of the empty board, take the place of recovered ones; the looks are measured against them all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.images import encode_png
+from storage.manifest import Manifest, ManifestRow
+from tasks.empty_board import EmptyBoard, board_groups, recover_board, shrink
+from tasks.light import Floats, light_gain
+from tasks.look import (
+    PhotoLook,
+    detail_share,
+    noise_level,
+    places_of,
+    product_mask,
+    product_score,
+    shadow_profile,
+    single_blobs,
+    tone_levels,
+)
+from tasks.params import BoardParams
+from tasks.stage import stage
+
+if TYPE_CHECKING:
+    from tasks.context import StageContext
+
+Photos = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def photo_look(photo_HW3: Photos, *, light_C6: Floats, departure_hw3: Floats, products_hw: Mask) -> PhotoLook:
+    """The look of one photo whose board and light are known."""
+    height, width = photo_HW3.shape[:2]
+    products_HW = _enlarged(products_hw, height=height, width=width)
+    bare_hw = np.abs(departure_hw3).max(-1) < 0.05
+    grey_HW = cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    ambient, directed, angle = shadow_profile(departure_hw3, products_hw=products_hw)
+    return PhotoLook(
+        light_C6=[[round(float(value), 5) for value in row] for row in light_C6],
+        noise=round(noise_level(photo_HW3, bare_HW=_enlarged(bare_hw, height=height, width=width)), 4),
+        detail=round(detail_share(grey_HW, mask_HW=products_HW), 5),
+        ambient=round(ambient, 4),
+        directed=round(directed, 4),
+        angle=round(angle, 4),
+    )
+
+
+def _enlarged(mask_hw: Mask, *, height: int, width: int) -> Mask:
+    return np.asarray(cv2.resize(mask_hw.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
+
+
+def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Sequence[Floats] | None) -> dict[str, Any]:
+    """Everything that a board's row says about the photos it was made of."""
+    height, width = photos_PHW3.shape[1:3]
+    looks, blobs, masks, pixels = [], [], [], []
+    for index, (photo_HW3, light_C6) in enumerate(zip(photos_PHW3, board.lights_PC6, strict=True)):
+        departure_hw3 = board.departures_Phw3[index]
+        score_hw = product_score(departure_hw3, saliency_hw=None if saliency is None else saliency[index])
+        products_hw = product_mask(score_hw)
+        looks.append(photo_look(photo_HW3, light_C6=light_C6, departure_hw3=departure_hw3, products_hw=products_hw))
+        blobs.append(single_blobs(score_hw, height=height, width=width))
+        masks.append(products_hw)
+        levelled_hw3 = shrink(photo_HW3) / light_gain(light_C6, height=products_hw.shape[0], width=products_hw.shape[1])
+        pixels.append(levelled_hw3[products_hw][::5])
+    return {
+        "photos": len(photos_PHW3),
+        "holes": round(board.holes, 5),
+        "looks": [look.to_json() for look in looks],
+        "blobs": [[round(float(long), 2), round(float(short), 2)] for long, short in np.concatenate(blobs)],
+        "tones": tone_levels(np.concatenate(pixels)) if sum(map(len, pixels)) >= 100 else [],
+        "places": [[round(float(value), 6) for value in row] for row in places_of(masks)],
+    }
+
+
+def chosen_rows(pool: Manifest, *, most: int) -> list[ManifestRow]:
+    """At most `most` usable photos of the pool's most common size, spread evenly over its order (cameras drift in time)."""
+    sizes: dict[tuple[int | None, int | None], list[ManifestRow]] = {}
+    for row in pool.ok:
+        sizes.setdefault((row.width, row.height), []).append(row)
+    if not sizes:
+        raise ValueError(f"pool: expected at least one usable photo in {pool.url}, got none")
+    rows = max(sizes.values(), key=len)
+    return [rows[index] for index in np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))]
+
+
+def saliency_predictor(context: StageContext, network: Manifest, *, working_size: int) -> Callable[[Photos], Floats]:
+    """Function photo -> probability of a product at the working size of board recovery."""
+    from tasks.saliency import predict_saliency, read_network
+
+    loaded = read_network(context, network)
+
+    def predict(photo_HW3: Photos) -> Floats:
+        salient_HW = predict_saliency(loaded, photo_HW3, working_size=working_size)
+        return np.asarray(shrink((salient_HW * 255).astype(np.uint8)) / 255, np.float32)
+
+    return predict
+
+
+@stage(BoardParams)
+def board(
+    context: StageContext, *, params: BoardParams, pool: Manifest, network: Manifest | None = None, own: Manifest | None = None
+) -> None:
+    """Recover the boards; see the module's docstring. `own`: photos of the empty board by the user."""
+    rows = chosen_rows(pool, most=params.photos)
+    photos_PHW3 = np.stack(list(context.map(context.read_rgb, rows, what="pool photos")))
+    predict = None if network is None else saliency_predictor(context, network, working_size=params.working_size)
+    saliency = None if predict is None else list(context.map(predict, list(photos_PHW3), what="saliency"))
+    for number, group in enumerate(board_groups(photos_PHW3, most=params.boards)):
+        maps = None if saliency is None else np.stack([saliency[index] for index in group])
+        found = recover_board(photos_PHW3[group], products_Phw=maps)
+        attributes = board_attributes(photos_PHW3[group], board=found, saliency=maps)
+        given = None if own is None else context.read_rgb(own.ok[number % len(own.ok)])
+        picture_HW3 = np.clip(np.rint(found.board_HW3), 0, 255).astype(np.uint8) if given is None else given
+        row = ManifestRow(
+            item_id=f"board/{number:02d}",
+            media_type="image/png",
+            width=picture_HW3.shape[1],
+            height=picture_HW3.shape[0],
+            parents=tuple(rows[index].item_id for index in group),
+            attributes=attributes,
+        )
+        context.put(encode_png(picture_HW3), path=f"{number:02d}.png", row=row)
+        context.report(**{f"holes_{number:02d}": found.holes, f"photos_{number:02d}": float(len(group))})

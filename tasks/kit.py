@@ -1,0 +1,203 @@
+"""The kit of `compose` out of manifests: reads sprites and boards, finds sizes, colours and lights.
+
+Boundary: manifests and a context that reads their files in, a `tasks.sprites.Kit` out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.catalog import Category, categories_of
+from storage.manifest import Manifest, ManifestRow
+from tasks.blend import noise_field
+from tasks.light import Floats
+from tasks.look import PLACES, PhotoLook
+from tasks.params import ComposeParams
+from tasks.shadow import LampStrength
+from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
+from tasks.sprites import (
+    Cutout,
+    Kit,
+    LitBoard,
+    blur_of_detail,
+    cumulated_shares,
+    fit_tone,
+    light_board,
+    look_alikes,
+    outline_of,
+    percentiles_of,
+    scale_cutouts,
+    sprite_pixels,
+)
+
+if TYPE_CHECKING:
+    from tasks.context import StageContext
+
+_PLAIN_LOOK = PhotoLook(light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0)
+
+
+def build_kit(
+    context: StageContext, *, params: ComposeParams, catalog: Manifest, poses: Manifest, boards: Manifest
+) -> Kit:
+    """Everything that photos are composed of, in memory.
+
+    Raises:
+        ValueError: no sprites, no boards, or a product is asked for that has no sprite.
+    """
+    rows = chosen_poses(poses, skus=params.skus, most=params.views_per_sku)
+    factors = view_factors(catalog, sized="size" not in params.without and params.recipe == "life")
+    categories = {category.sku: category.id for category in categories_of(catalog)}
+
+    def cutout(row: ManifestRow) -> Cutout:
+        sku = str(row.sku)
+        factor = factors(sku, _camera_of(row))
+        weight = float(row.attributes.get("weight", 1.0))
+        rgba_HW4 = context.read_rgba(row)
+        return Cutout(
+            item_id=row.item_id, sku=sku, category=categories[sku], rgba_HW4=rgba_HW4, weight=weight, factor=factor
+        )
+
+    cutouts = list(context.map(cutout, rows, what="sprites"))
+    found = [row for row in boards.ok if row.item_id.startswith("board/")]
+    if not found:
+        raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
+    scale = params.scale * catalog_scale(cutouts, boards=found)
+    context.report(catalog_scale=scale)
+    return assemble(cutouts, scale=scale, boards=found, pictures=[context.read_rgb(row) for row in found], params=params)
+
+
+def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[ManifestRow]:
+    """The kept views of the wanted products (all if none are named), at most `most` a product if not 0, the likeliest."""
+    by_sku: dict[str, list[ManifestRow]] = {}
+    for row in poses.ok:
+        by_sku.setdefault(str(row.sku), []).append(row)
+    missing = sorted(set(skus) - set(by_sku))
+    if missing or not by_sku:
+        raise ValueError(f"skus: expected products with sprites in {poses.url}, got none for {missing or 'any product'}")
+    wanted = sorted(skus or by_sku)
+    ranked = {sku: sorted(by_sku[sku], key=lambda row: -float(row.attributes.get("weight", 1.0))) for sku in wanted}
+    return [row for sku in wanted for row in (ranked[sku][:most] if most else ranked[sku])]
+
+
+def _camera_of(row: ManifestRow) -> int:
+    camera = row.attributes.get("camera")
+    return -1 if camera is None else int(camera)
+
+
+class ViewFactors:
+    """Factor that makes the pixels of an exemplar comparable with those of all others: by camera and by product."""
+
+    def __init__(self, *, cameras: dict[int, float], products: dict[str, float]) -> None:
+        self._cameras, self._products = cameras, products
+
+    def __call__(self, sku: str, camera: int) -> float:
+        """The factor of one product under one camera; 1 for what is unknown."""
+        return self._cameras.get(camera, 1.0) * self._products.get(sku, 1.0)
+
+
+def view_factors(catalog: Manifest, *, sized: bool) -> ViewFactors:
+    """Factors from the exemplars' boxes and from millimetres in the catalog; all 1 if `sized` is false."""
+    if not sized:
+        return ViewFactors(cameras={}, products={})
+    views = [view_extent(row) for row in catalog.ok if row.objects]
+    cameras = camera_factors(views)
+    longest: dict[str, float] = {}
+    for row in catalog.ok:
+        if row.objects:
+            x0, y0, x1, y1 = row.objects[0].box
+            side = max(x1 - x0, y1 - y0) * cameras.get(_camera_of(row), 1.0)
+            longest[str(row.sku)] = max(longest.get(str(row.sku), 0.0), side)
+    return ViewFactors(cameras=cameras, products=sku_factors(longest, millimetres=_millimetres(categories_of(catalog))))
+
+
+def view_extent(row: ManifestRow) -> ViewExtent:
+    """The width of an exemplar's box, and which turntable series it belongs to."""
+    x0, _, x1, _ = row.objects[0].box
+    turn = f"{row.sku}/{row.attributes.get('placement', '')}"
+    return ViewExtent(turn=turn, camera=_camera_of(row), width=x1 - x0)
+
+
+def _millimetres(categories: Sequence[Category]) -> dict[str, float]:
+    """Longest edge in millimetres of the products whose catalog metadata says `size_mm` (a list of edge lengths)."""
+    sizes = {category.sku: category.metadata.get("size_mm") for category in categories}
+    return {sku: float(max(size)) for sku, size in sizes.items() if size}
+
+
+def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow]) -> float:
+    """Board pixels for each catalog pixel, from the sizes of single products in the pool; 1 if none were seen."""
+    blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
+    if len(blobs_N2) == 0:
+        return 1.0
+    sides_M2 = np.asarray([outline_of(one.rgba_HW4[..., 3])[1] for one in cutouts], np.float32)
+    sides_M2 *= np.asarray([[one.factor] for one in cutouts], np.float32)
+    weights_M = np.asarray([one.weight for one in cutouts], np.float32)
+    return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
+
+
+def assemble(
+    cutouts: Sequence[Cutout],
+    *,
+    scale: float,
+    boards: Sequence[ManifestRow],
+    pictures: Sequence[NDArray[np.uint8]],
+    params: ComposeParams,
+) -> Kit:
+    """The kit out of cutouts and board pictures (with the boards' attributes, see `tasks.board`)."""
+    sprites = scale_cutouts(cutouts, scale=scale)
+    places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
+    lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sprites_blur=sprites, params=params)
+    by_sku: dict[str, list] = {}
+    for sprite in sprites:
+        by_sku.setdefault(sprite.sku, []).append(sprite)
+    height, width = lit[0].canvas_HW3.shape[:2]
+    tones = [row.attributes["tones"] for row in boards if row.attributes.get("tones")]
+    return Kit(
+        sprites=by_sku,
+        shares={sku: cumulated_shares(group) for sku, group in by_sku.items()},
+        boards=lit,
+        mates=look_alikes(sprites),
+        tone_32=fit_tone(percentiles_of(sprite_pixels(sprites)), np.asarray(tones[0], np.float32)) if tones else _no_tone(),
+        places_hw=places_hw,
+        noise_HW3=noise_field(height, width, generator=np.random.default_rng((params.seed, 0, 0))),
+    )
+
+
+def _no_tone() -> Floats:
+    return np.asarray([[0.0, 1.0]] * 3, np.float32)
+
+
+def lit_boards(
+    boards: Sequence[ManifestRow], *, pictures: Sequence[NDArray[np.uint8]], places_hw: Floats, sprites_blur: Sequence, params: ComposeParams
+) -> list[LitBoard]:
+    """The boards under the lights of pool photos, at most `params.lit_boards`, spread evenly over the photos."""
+    looks = [(number, look) for number, row in enumerate(boards) for look in _looks_of(row)]
+    chosen = np.unique(np.linspace(0, len(looks) - 1, min(params.lit_boards, len(looks))).round().astype(int))
+    looks = [looks[index] for index in chosen]
+    blurs = blur_of_detail(sprites_blur, details=[look.detail for _, look in looks])
+    scaled = [_resized(picture, scale=params.scale) for picture in pictures]
+    return [
+        light_board(
+            scaled[number],
+            look=look,
+            places_hw=places_hw,
+            blur=blur,
+            shadows=LampStrength(ambient=look.ambient, directed=look.directed),
+        )
+        for (number, look), blur in zip(looks, blurs, strict=True)
+    ]
+
+
+def _looks_of(row: ManifestRow) -> list[PhotoLook]:
+    return [PhotoLook(**look) for look in row.attributes.get("looks", [])] or [_PLAIN_LOOK]
+
+
+def _resized(picture_HW3: NDArray[np.uint8], *, scale: float) -> NDArray[np.uint8]:
+    if scale == 1:
+        return picture_HW3
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture_HW3, None, fx=scale, fy=scale, interpolation=way))

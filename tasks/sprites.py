@@ -1,0 +1,240 @@
+"""The kit that synthetic photos are composed of: sprites at board scale, lit boards, look-alikes, colours.
+
+Boundary: turns pictures and the numbers of the `prune` and `board` stages into what `tasks.compose` draws from; reads
+no files and draws nothing at random but the noise field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.blend import scale_sprite, warp_sprite
+from tasks.light import Floats, light_gain
+from tasks.look import TONE_LEVELS, PhotoLook, detail_share, rectangle_sides
+from tasks.shadow import LampStrength
+from tasks.sizes import edges_of, height_of_view
+
+Photo = NDArray[np.uint8]
+
+_BLURS = (0.0, 0.4, 0.55, 0.7, 0.9, 1.2, 1.6)
+_THUMBNAIL = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cutout:
+    """A product cut out of one exemplar, in catalog pixels. factor: what makes its pixels comparable with the others'."""
+
+    item_id: str
+    sku: str
+    category: int
+    rgba_HW4: Photo
+    weight: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sprite:
+    """A cutout at board scale: rgba_hw4 has a transparent margin and its colours reach into it.
+
+    axis: direction of the long side, radians, x right, y down. sides: (long, short) in board pixels. height: how far
+    the product stands up from the board, in board pixels.
+    """
+
+    item_id: str
+    sku: str
+    category: int
+    rgba_hw4: Photo
+    weight: float
+    axis: float
+    sides: tuple[float, float]
+    height: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LitBoard:
+    """A board as one pool photo was lit, and how that photo was taken.
+
+    canvas_HW3: the empty board. shade_hw3: light at a coarse grid of places relative to the products' average place;
+    it multiplies the colours of an item there. noise, blur: standard deviations in grey levels and pixels.
+    """
+
+    canvas_HW3: Photo
+    shade_hw3: Floats
+    noise: float
+    blur: float
+    shadows: LampStrength
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kit:
+    """Everything photos are composed of. shares: cumulated sampling weights of each product's sprites.
+
+    tone_32: (log gain, exponent) a channel from sprite colours to pool colours. places_hw: where products lie.
+    """
+
+    sprites: Mapping[str, Sequence[Sprite]]
+    shares: Mapping[str, NDArray[np.float64]]
+    boards: Sequence[LitBoard]
+    mates: Mapping[str, str]
+    tone_32: Floats
+    places_hw: Floats
+    noise_HW3: Photo
+
+
+def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
+    """(axis, (long, short)) of the smallest rotated rectangle around the solid pixels of an alpha."""
+    points = cv2.findNonZero((alpha_hw > 127).astype(np.uint8))
+    if points is None:
+        return 0.0, (1.0, 1.0)
+    _, (first, second), degrees = cv2.minAreaRect(points)
+    # minAreaRect's angle is that of its first side.
+    axis = np.deg2rad(degrees) if first >= second else np.deg2rad(degrees + 90)
+    return float(axis), rectangle_sides(points)
+
+
+def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float) -> list[Sprite]:
+    """All cutouts at board scale, with heights guessed from all views of the same product."""
+    flat = [_scaled(cutout, scale=scale) for cutout in cutouts]
+    views: dict[str, list[tuple[float, float]]] = {}
+    for sprite in flat:
+        views.setdefault(sprite.sku, []).append(sprite.sides)
+    edges = {sku: edges_of(sides) for sku, sides in views.items()}
+    return [replace(sprite, height=height_of_view(sprite.sides, edges=edges[sprite.sku])) for sprite in flat]
+
+
+def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
+    rgba_hw4 = scale_sprite(cutout.rgba_HW4, factor=scale * cutout.factor)
+    axis, sides = outline_of(rgba_hw4[..., 3])
+    return Sprite(
+        item_id=cutout.item_id,
+        sku=cutout.sku,
+        category=cutout.category,
+        rgba_hw4=rgba_hw4,
+        weight=cutout.weight,
+        axis=axis,
+        sides=sides,
+        height=0.0,
+    )
+
+
+def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, blur: float, shadows: LampStrength) -> LitBoard:
+    """The board under a pool photo's light."""
+    height, width = board_HW3.shape[:2]
+    light_C6 = np.asarray(look.light_C6, np.float32)
+    canvas_HW3 = np.clip(np.rint(board_HW3 * light_gain(light_C6, height=height, width=width)), 0, 255)
+    rows, columns = places_hw.shape
+    vignette_hw3 = cv2.resize(board_HW3, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    vignette_hw3 /= np.maximum((vignette_hw3 * places_hw[..., None]).sum((0, 1)), 1.0)
+    return LitBoard(
+        canvas_HW3=canvas_HW3.astype(np.uint8),
+        shade_hw3=(vignette_hw3 * light_gain(light_C6, height=rows, width=columns)).astype(np.float32),
+        noise=look.noise,
+        blur=blur,
+        shadows=shadows,
+    )
+
+
+def blur_of_detail(sprites: Sequence[Sprite], *, details: Sequence[float]) -> list[float]:
+    """The Gaussian blur (pixels) that makes sprites as sharp as pool photos of these `detail_share`s; at least 0."""
+    some = sprites[:: max(1, len(sprites) // 40)]
+    curve = [float(np.median([_detail_at(sprite.rgba_hw4, sigma=sigma) for sprite in some])) for sigma in _BLURS]
+    falling = np.minimum.accumulate(curve)
+    return [float(np.interp(-detail, -falling, _BLURS)) for detail in details]
+
+
+def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
+    """Detail of a sprite after the interpolation of a turn by 30 degrees and a blur."""
+    cosine, sine = np.cos(np.pi / 6), 0.5
+    turned_hw4 = warp_sprite(rgba_hw4, matrix_22=np.asarray([[cosine, -sine], [sine, cosine]]))
+    grey_hw = cv2.cvtColor(turned_hw4, cv2.COLOR_RGBA2GRAY).astype(np.float32)
+    blurred_hw = cv2.GaussianBlur(grey_hw, (0, 0), sigma) if sigma > 0 else grey_hw
+    inside_hw = cv2.erode((turned_hw4[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+    return detail_share(blurred_hw, mask_HW=inside_hw)
+
+
+def sprite_pixels(sprites: Sequence[Sprite], *, most: int = 40000) -> Photo:
+    """Colours as photos will show them: each product equally often, its views by weight and area; uint8 [M, 3]."""
+    totals: dict[str, float] = {}
+    for sprite in sprites:
+        totals[sprite.sku] = totals.get(sprite.sku, 0.0) + sprite.weight
+    areas = [sprite.sides[0] * sprite.sides[1] for sprite in sprites]
+    shares = np.asarray([sprite.weight / totals[sprite.sku] * area for sprite, area in zip(sprites, areas, strict=True)])
+    counts = np.ceil(most * shares / shares.sum()).astype(int)
+    picked = []
+    for sprite, count in zip(sprites, counts, strict=True):
+        solid_M3 = sprite.rgba_hw4[sprite.rgba_hw4[..., 3] > 250][:, :3]
+        if len(solid_M3):
+            picked.append(solid_M3[np.linspace(0, len(solid_M3) - 1, count).astype(int)])
+    return np.concatenate(picked)
+
+
+def percentiles_of(pixels_M3: Photo) -> Floats:
+    """Percentiles TONE_LEVELS of each channel, float32 [3, levels]."""
+    return np.asarray(np.percentile(pixels_M3, TONE_LEVELS, axis=0).T, np.float32)
+
+
+def fit_tone(source_3L: Floats, target_3L: Floats) -> Floats:
+    """(log gain, exponent) of each channel, float32 [3, 2], with target = 255 exp(gain) (source / 255) ** exponent.
+
+    Fitted to percentiles in logarithms; the darkest ones carry little light and little weight.
+    """
+    fits = []
+    for source_L, target_L in zip(source_3L, target_3L, strict=True):
+        x_L, y_L = np.log(np.maximum(source_L, 4.0) / 255), np.log(np.maximum(target_L, 4.0) / 255)
+        exponent, _ = np.polyfit(x_L, y_L, 1, w=np.sqrt(target_L))
+        exponent = float(np.clip(exponent, 0.6, 1.6))
+        fits.append((float(np.average(y_L - exponent * x_L, weights=target_L)), exponent))
+    return np.asarray(fits, np.float32)
+
+
+def look_alikes(sprites: Sequence[Sprite], *, views: int = 6, least: float = 0.3) -> dict[str, str]:
+    """Each product's most similar other product in size and print, as grey thumbnails of their likeliest views.
+
+    Colour does not count: varieties of one product differ in it most. Products without a similar one are left out.
+    """
+    by_sku: dict[str, list[Sprite]] = {}
+    for sprite in sprites:
+        by_sku.setdefault(sprite.sku, []).append(sprite)
+    described = {sku: _described(sorted(group, key=lambda one: -one.weight)[:views]) for sku, group in by_sku.items()}
+    mates = {}
+    for sku, own in described.items():
+        likeness = {other: _likeness(own, theirs) for other, theirs in described.items() if other != sku}
+        best = max(likeness, key=lambda other: likeness[other], default=None)
+        if best is not None and likeness[best] >= least:
+            mates[sku] = best
+    return mates
+
+
+def _likeness(own: tuple[Floats, Floats], theirs: tuple[Floats, Floats]) -> float:
+    """Mean over one product's views of the best match: correlation of the prints less the difference in size."""
+    prints_VM = own[0] @ theirs[0].T
+    sizes_VM = np.abs(own[1][:, None] - theirs[1][None]).sum(-1)
+    return float((prints_VM - 2 * sizes_VM).max(1).mean())
+
+
+def _described(sprites: Sequence[Sprite]) -> tuple[Floats, Floats]:
+    """Unit vectors [V, D] of upright grey thumbnails, both ways up, and logarithms [V, 2] of the sides."""
+    prints, sizes = [], []
+    for sprite in sprites:
+        cosine, sine = np.cos(-sprite.axis), np.sin(-sprite.axis)
+        upright_hw4 = warp_sprite(sprite.rgba_hw4, matrix_22=np.asarray([[cosine, -sine], [sine, cosine]]))
+        x, y, width, height = cv2.boundingRect(cv2.threshold(upright_hw4[..., 3], 127, 255, cv2.THRESH_BINARY)[1])
+        grey_hw = cv2.cvtColor(upright_hw4[y : y + height, x : x + width], cv2.COLOR_RGBA2GRAY).astype(np.float32)
+        small_hw = cv2.resize(grey_hw, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
+        for turned_hw in (small_hw, small_hw[::-1, ::-1]):
+            print_D = (turned_hw - turned_hw.mean()).ravel()
+            prints.append(print_D / max(float(np.linalg.norm(print_D)), 1e-6))
+            sizes.append(np.log(np.asarray(sprite.sides, np.float32)))
+    return np.stack(prints), np.stack(sizes)
+
+
+def cumulated_shares(sprites: Sequence[Sprite]) -> NDArray[np.float64]:
+    """Cumulated sampling weights that end at 1; equal weights where all are 0."""
+    weights = np.asarray([sprite.weight for sprite in sprites], np.float64)
+    weights = weights if weights.sum() > 0 else np.ones_like(weights)
+    return np.cumsum(weights / weights.sum())
