@@ -116,7 +116,7 @@ class PatchCritic(nn.Module):
             stride = 2 if level < layers else 1
             modules += [
                 nn.Conv2d(widths[level - 1], widths[level], 4, stride=stride, padding=1),
-                nn.InstanceNorm2d(widths[level]),
+                PixelNorm(widths[level]),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.body = nn.Sequential(*modules, nn.Conv2d(widths[-1], 1, 4, padding=1))

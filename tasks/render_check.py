@@ -70,11 +70,11 @@ def edge_shift(before_HW: Grey, after_HW: Grey) -> float:
 
     Returns 0 for pictures without detail to measure it on.
     """
-    before, after = (np.hypot(*_gradient(picture)).astype(np.float32) for picture in (before_HW, after_HW))
+    before, after = (np.hypot(*_gradient(picture)) for picture in (before_HW, after_HW))
     if before.std() < 1.0 or after.std() < 1.0:
         return 0.0
     window = cv2.createHanningWindow((before.shape[1], before.shape[0]), cv2.CV_32F)
-    (right, down), _ = cv2.phaseCorrelate(before, after, window)
+    (right, down), _ = cv2.phaseCorrelate(_padded(before * window), _padded(after * window))
     return float(np.hypot(right, down))
 
 
@@ -135,6 +135,13 @@ def _gradient(picture_HW: Grey) -> Grey:
     # A light blur first: the sensor's noise is no edge.
     smooth = cv2.GaussianBlur(picture_HW, (0, 0), 1.0)
     return np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0, ksize=3), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, ksize=3)])
+
+
+def _padded(picture_HW: Grey) -> Grey:
+    # OpenCV pads to a fast length and is half a pixel off where that is odd: powers of two are even.
+    height, width = picture_HW.shape
+    below, beside = (2 ** (side - 1).bit_length() - side for side in (height, width))
+    return np.pad(picture_HW, ((0, below), (0, beside)))
 
 
 def _blur(picture_HW: Grey) -> Grey:

@@ -1,0 +1,128 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models.cyclegan import (
+    CycleGAN,
+    Generator,
+    ImageBuffer,
+    LossWeights,
+    PatchCritic,
+    PixelNorm,
+    adversarial_loss,
+    content_loss,
+    critic_loss,
+    linear_decay,
+    translate,
+)
+
+
+def small_model(seed: int = 0) -> CycleGAN:
+    return CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_pixel_norm__every_pixel_has_mean_0_and_variance_1_over_channels():
+    normal = PixelNorm(8)(noise(2, 8, 5, 6)).detach()
+    np.testing.assert_allclose(normal.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(normal.var(1, unbiased=False), 1, atol=1e-3)
+
+
+def test_generator__starts_as_the_identity():
+    images = noise(1, 3, 16, 20)
+    assert torch.equal(small_model().to_pool(images), images)
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_generator__nothing_beyond_the_receptive_radius_changes_a_pixel(blocks):
+    network = Generator(channels=4, blocks=blocks)
+    radius = network.receptive_radius
+    size = 2 * radius + 24
+    images = noise(1, 3, size, size).requires_grad_()
+    network(images)[0, :, radius + 12, radius + 12].sum().backward()
+    rows = images.grad[0].abs().sum(0).sum(1).nonzero()[:, 0]
+    reach = max(radius + 12 - int(rows.min()), int(rows.max()) - (radius + 12))
+    assert radius - 4 < reach <= radius
+
+
+def test_patch_critic__sees_70_pixels():
+    critic = PatchCritic(channels=4)
+    for module in critic.modules():
+        if isinstance(module, PixelNorm):
+            module.norm = nn.Identity()
+    images = noise(1, 3, 128, 128).requires_grad_()
+    scores = critic(images)
+    scores[0, 0, 7, 7].backward()
+    rows = images.grad[0].abs().sum(0).sum(1).nonzero()[:, 0]
+    assert int(rows.max() - rows.min()) + 1 == 70
+
+
+def test_adversarial_loss__by_hand():
+    assert adversarial_loss(torch.tensor([0.0, 0.5, 1.0]), real=1.0).item() == pytest.approx((1 + 0.25) / 3)
+
+
+def test_content_loss__is_0_for_a_change_of_light_and_counts_edges_inside_the_mask_only():
+    source = torch.zeros(1, 3, 4, 4)
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[..., :2, :2] = 1
+    assert content_loss(source + 0.3, source, mask_B1HW=mask).item() == 0
+    changed = source.clone()
+    changed[..., 3, 3] = 5.0
+    assert content_loss(changed, source, mask_B1HW=mask).item() == 0
+    changed[..., 0, 0] = 0.8
+    # Four pairs of neighbours lie in the mask; the changed corner is in two of them.
+    assert content_loss(changed, source, mask_B1HW=mask).item() == pytest.approx(2 * 0.8 / 4)
+
+
+def test_content_loss__empty_mask_is_0():
+    assert content_loss(noise(1, 3, 4, 4), torch.zeros(1, 3, 4, 4), mask_B1HW=torch.zeros(1, 1, 4, 4)).item() == 0
+
+
+def test_translate__identity_generators_leave_the_adversarial_loss_only():
+    model, weights = small_model(), LossWeights(cycle=10, identity=5, content=1)
+    images = {"synthetic_B3HW": noise(2, 3, 32, 32), "pool_B3HW": noise(2, 3, 32, 32, seed=1)}
+    translation = translate(model, **images, mask_B1HW=torch.ones(2, 1, 32, 32), weights=weights)
+    assert {name: part.item() for name, part in translation.parts.items() if name != "adversarial"} == {
+        "cycle": 0,
+        "identity": 0,
+        "content": 0,
+    }
+    assert torch.equal(translation.loss, translation.parts["adversarial"])
+    assert torch.equal(translation.pool_like_B3HW, images["synthetic_B3HW"])
+
+
+def test_critic_loss__trains_a_critic_to_tell_bright_from_dark():
+    critic = small_model().pool_critic
+    optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    bright, dark = noise(2, 3, 32, 32) * 0.1 + 0.7, noise(2, 3, 32, 32) * 0.1 - 0.7
+    losses = []
+    for _ in range(40):
+        loss = critic_loss(critic, real_B3HW=bright, translated_B3HW=dark)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[0] > 0.2 and losses[-1] < 0.05
+
+
+def test_image_buffer__fills_then_returns_as_many_as_it_gets_from_new_and_old():
+    buffer, generator = ImageBuffer(size=4), torch.Generator().manual_seed(0)
+    first = torch.arange(4.0)[:, None, None, None].expand(4, 3, 2, 2)
+    assert torch.equal(buffer.exchange(first, generator=generator), first)
+    given, returned = set(range(4)), set()
+    for step in range(4, 40, 2):
+        batch = torch.tensor([step, step + 1.0])[:, None, None, None].expand(2, 3, 2, 2)
+        given |= {step, step + 1}
+        values = buffer.exchange(batch, generator=generator)[:, 0, 0, 0].tolist()
+        assert set(values) <= given and len(values) == 2
+        returned |= set(values)
+    assert len(buffer.images) == 4
+    assert returned & set(range(4)), "old images come back"
+
+
+def test_linear_decay__constant_then_straight_to_0():
+    assert [linear_decay(step, steps=8) for step in (0, 4, 6, 8)] == [1, 1, 0.5, 0]

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from models.cyclegan import Generator
+from storage.images import decode_rgb, encode_jpeg
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from storage.store import Store
+from tasks.params import RenderParams
+from tasks.render import render, rendered_row
+from tasks.render_check import CheckLimits, ItemScores
+from tasks.stage import run_stage_locally
+
+TINY = {"steps": 3, "batch": 1, "crop": 48, "channels": 4, "blocks": 1, "critic_channels": 4, "threads": 1}
+
+
+def photos(store: Store, stage: str, *, prefix: str, count: int, brightness: int) -> Manifest:
+    publication = store.begin(stage, key="made")
+    for index in range(count):
+        rng = np.random.default_rng(index)
+        photo = rng.normal(brightness, 4, (112, 120, 3))
+        photo[30:80, 40:90] = np.kron(rng.integers(0, 2, (10, 10, 1)) * 90 + 60, np.ones((5, 5, 3)))
+        item = ManifestObject(category=3, sku="tea", box=(40, 30, 90, 80))
+        row = ManifestRow(
+            item_id=f"{prefix}/{index:06d}",
+            media_type="image/jpeg",
+            width=120,
+            height=112,
+            level="easy",
+            objects=(item,) if prefix == "synthetic" else (),
+        )
+        publication.put(encode_jpeg(np.clip(photo, 0, 255).astype(np.uint8)), path=f"{index}.jpg", row=row)
+    return publication.commit(metadata={})
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    store = Store.open(str(tmp_path))
+    synthetic = photos(store, "compose", prefix="synthetic", count=3, brightness=190)
+    return {
+        "store": store,
+        "synthetic": synthetic,
+        "pool": photos(store, "ingest", prefix="pool", count=2, brightness=120),
+    }
+
+
+def test_render__labels_stay_and_the_generator_is_kept(inputs):
+    made = run_stage_locally(render, RenderParams(**TINY), **inputs)
+    assert [row.item_id for row in made.rows] == ["generator", *(f"rendered/{index:06d}" for index in range(3))]
+    for row in made.rows[1:]:
+        source = inputs["synthetic"].row(row.parents[0])
+        assert (row.objects, row.level, row.width, row.height) == (source.objects, "easy", 120, 112)
+        assert decode_rgb(inputs["store"].read(row)).shape == (112, 120, 3)
+        assert row.status == "ok" and row.quality > 0.9
+    network = Generator(channels=4, blocks=1)
+    network.load_state_dict(load(inputs["store"].read(made.row("generator"))))
+
+
+def test_render__equal_digests_for_any_number_of_workers(inputs, tmp_path):
+    one = run_stage_locally(render, RenderParams(**TINY), **inputs, workers=1)
+    elsewhere = {**inputs, "store": Store.open(str(tmp_path / "other"))}
+    many = run_stage_locally(render, RenderParams(**TINY), **elsewhere, workers=4)
+    assert one.content_digest == many.content_digest
+
+
+def test_render__none_refers_to_the_synthetic_files(inputs):
+    made = run_stage_locally(render, RenderParams(renderer="none"), **inputs)
+    for row in made.rows:
+        source = inputs["synthetic"].row(row.parents[0])
+        assert (row.url, row.digest, row.objects) == (source.url, source.digest, source.objects)
+
+
+@pytest.mark.parametrize("renderer", ["colour", "fourier"])
+def test_render__closed_form_renderers_follow_the_pool_and_keep_the_print(inputs, renderer):
+    made = run_stage_locally(render, RenderParams(renderer=renderer), **inputs)
+    assert len(made.ok) == 3
+    brightness = np.mean([decode_rgb(inputs["store"].read(row))[:20].mean() for row in made.ok])
+    assert 110 < brightness < 160
+
+
+def test_render__a_photo_whose_item_drifted_is_rejected_and_kept_to_look_at(inputs):
+    made = run_stage_locally(render, RenderParams(renderer="colour", min_structure=1.1), **inputs)
+    assert not made.ok
+    assert all(row.reason.startswith("1 of 1 items drifted") and row.path for row in made.rows)
+
+
+def test_render__an_empty_input_says_which(inputs):
+    empty = inputs["store"].begin("ingest", key="empty").commit(metadata={})
+    with pytest.raises(ValueError, match="input 'pool'"):
+        run_stage_locally(render, RenderParams(**TINY), **{**inputs, "pool": empty})
+
+
+def test_rendered_row__keeps_the_worst_scores():
+    scores = [ItemScores(structure=0.9, edges=0.8, shift=0.2), ItemScores(structure=0.95, edges=0.7, shift=0.1)]
+    row = ManifestRow(item_id="synthetic/000007", attributes={"board": 3})
+    made = rendered_row(row, scores=scores, limits=CheckLimits(structure=0.5, edges=0.5, shift=1))
+    assert made.item_id == "rendered/000007" and made.quality == pytest.approx(0.9)
+    assert made.attributes == {"board": 3, "render": {"structure": 0.9, "edges": 0.7, "shift": 0.2}}
+    assert made.status == "ok"
+
+
+def test_render__training_threads_are_those_of_the_parameters(inputs, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    run_stage_locally(render, RenderParams(**TINY), **inputs)
+    assert asked == [1, 1]

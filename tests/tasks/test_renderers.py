@@ -1,0 +1,70 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from models.cyclegan import CycleGAN, Generator
+from tasks.renderers import colour_renderer, cyclegan_renderer, fourier_renderer, pool_item_mask
+
+
+def restless_generator(blocks: int = 1) -> Generator:
+    """A generator with random weights everywhere, so that every pixel of its input counts."""
+    torch.manual_seed(0)
+    return Generator(channels=4, blocks=blocks).eval()
+
+
+def scene(seed: int, *, board: tuple[int, int, int], item: tuple[int, int, int], size: int = 96) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    photo = np.full((size, size, 3), board, np.float32) + rng.normal(0, 3, (size, size, 1))
+    photo[30:70, 20:60] = np.float32(item) + rng.normal(0, 12, (40, 40, 1))
+    return np.clip(photo, 0, 255).astype(np.uint8)
+
+
+def item_of(photo: np.ndarray) -> np.ndarray:
+    mask = np.zeros(photo.shape[:2], bool)
+    mask[30:70, 20:60] = True
+    return mask
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_cyclegan_renderer__tiles_equal_a_single_pass(scale):
+    photo = np.random.default_rng(0).integers(0, 256, (300, 420, 3), np.uint8)
+    network, mask, generator = restless_generator(), np.zeros((300, 420), bool), np.random.default_rng(0)
+    whole, tiled = (
+        cyclegan_renderer(network, scale=scale, tile=tile)(photo, mask, generator).astype(int) for tile in (1024, 120)
+    )
+    assert np.abs(whole - tiled).max() <= 1
+    assert np.abs(whole - photo).mean() > 1, "the generator must do something here"
+
+
+def test_cyclegan_renderer__an_untrained_generator_changes_nothing():
+    photo = np.random.default_rng(0).integers(0, 256, (97, 130, 3), np.uint8)
+    network = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator()).to_pool
+    rendered = cyclegan_renderer(network, scale=0.5, tile=256)(
+        photo, np.zeros((97, 130), bool), np.random.default_rng()
+    )
+    assert np.array_equal(rendered, photo)
+
+
+def test_pool_item_mask__coloured_products_on_a_grey_board():
+    photo = scene(0, board=(180, 180, 185), item=(200, 60, 40))
+    lab = cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    mask, truth = pool_item_mask(lab), item_of(photo)
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.95
+
+
+def test_colour_renderer__products_and_board_take_the_statistics_of_the_pool():
+    synthetic = scene(1, board=(170, 170, 175), item=(220, 90, 60))
+    pool = scene(2, board=(120, 125, 140), item=(150, 40, 30))
+    rendered = colour_renderer([pool])(synthetic, item_of(synthetic), np.random.default_rng(0))
+    inside = np.s_[36:64, 26:54]
+    for region in (inside, np.s_[:20, :]):
+        np.testing.assert_allclose(rendered[region].mean((0, 1)), pool[region].mean((0, 1)), atol=4)
+
+
+def test_fourier_renderer__its_own_photo_as_pool_changes_nothing_and_brightness_follows_the_pool():
+    photo = scene(0, board=(170, 170, 170), item=(200, 90, 60))
+    mask, generator = item_of(photo), np.random.default_rng(0)
+    assert np.abs(fourier_renderer([photo], radius=0.05)(photo, mask, generator).astype(int) - photo).max() <= 1
+    darker = fourier_renderer([photo // 2], radius=0.001)(photo, mask, generator)
+    assert darker.mean() == pytest.approx((photo // 2).mean(), abs=1.5)
