@@ -238,15 +238,16 @@ def _check_keys(records: Sequence[Mapping[str, Any]], *, what: str) -> None:
 
 
 def _xywh(records: Sequence[Mapping[str, Any]], *, what: str) -> Floats:
+    if not records:
+        return np.empty((0, 4))
     try:
-        xywh_M4 = np.asarray([one["bbox"] for one in records], np.float64).reshape(len(records), -1)
-    except (TypeError, ValueError) as error:
-        wrong = next((one["bbox"] for one in records if not _is_box(one["bbox"])), None)
-        raise ValueError(f"{what}: expected bbox = [left, top, width, height], got {wrong!r}") from error
-    if len(records) and (xywh_M4.shape[1] != 4 or not np.isfinite(xywh_M4).all()):
+        xywh_M4 = np.asarray([one["bbox"] for one in records], np.float64)
+    except (TypeError, ValueError):
+        xywh_M4 = np.full((1, 1), np.nan)
+    if xywh_M4.shape != (len(records), 4) or not np.isfinite(xywh_M4).all():
         wrong = next(one["bbox"] for one in records if not _is_box(one["bbox"]))
         raise ValueError(f"{what}: expected bbox = 4 finite numbers [left, top, width, height], got {wrong!r}")
-    return xywh_M4.reshape(-1, 4)
+    return xywh_M4
 
 
 def _is_box(value: Any) -> bool:  # noqa: ANN401 - parsed JSON, of any type

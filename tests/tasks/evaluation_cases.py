@@ -1,0 +1,56 @@
+"""Small evaluation sets made from plain lists, for the tests of the evaluation."""
+
+import numpy as np
+
+from tasks.evaluation_set import EvaluationSet, Objects
+
+
+def objects(rows):
+    """Objects from (photo, class, score[, xywh]) tuples."""
+    rows = [(*row, (0, 0, 10, 10)) if len(row) == 3 else row for row in rows]
+    return Objects(
+        photo_M=np.array([row[0] for row in rows], np.int64),
+        class_M=np.array([row[1] for row in rows], np.int64),
+        score_M=np.array([row[2] for row in rows], np.float64),
+        xywh_M4=np.array([row[3] for row in rows], np.float64).reshape(-1, 4),
+    )
+
+
+def evaluation_set(truth, found, *, photos, classes, levels=None):
+    return EvaluationSet(
+        photo_ids=tuple(f"test/{index}" for index in range(photos)),
+        levels=tuple(levels or ["easy"] * photos),
+        category_ids=tuple(range(1, classes + 1)),
+        skus=tuple(f"sku-{index}" for index in range(classes)),
+        truth=objects([(photo, index, 1.0, *box) for photo, index, *box in truth]),
+        found=objects(found),
+    )
+
+
+def random_set(seed, *, photos=12, classes=4, truth=40, found=45):
+    """Random truth, and detections of which most are right; photos and classes may stay empty."""
+    rng = np.random.default_rng(seed)
+    truth_rows = [
+        (int(rng.integers(photos)), int(rng.integers(classes)), (*rng.uniform(0, 300, 2), *rng.uniform(20, 90, 2)))
+        for _ in range(truth)
+    ]
+    found_rows = []
+    for _ in range(found):
+        photo, index, box = truth_rows[rng.integers(len(truth_rows))]
+        index = int(rng.integers(classes)) if rng.random() < 0.2 else index
+        found_rows.append((photo, index, float(np.round(rng.random(), 2)), tuple(np.add(box, rng.normal(0, 4, 4)))))
+    levels = [("easy", "medium", "hard")[index % 3] for index in range(photos)]
+    return evaluation_set(truth_rows, found_rows, photos=photos, classes=classes, levels=levels)
+
+
+def counts_by_loop(evaluated, threshold):
+    """(found, true) counts as nested lists, detection by detection."""
+    found = [[0] * evaluated.classes for _ in range(evaluated.photos)]
+    true = [[0] * evaluated.classes for _ in range(evaluated.photos)]
+    for photo, index, score in zip(
+        evaluated.found.photo_M, evaluated.found.class_M, evaluated.found.score_M, strict=True
+    ):
+        found[photo][index] += score >= threshold
+    for photo, index in zip(evaluated.truth.photo_M, evaluated.truth.class_M, strict=True):
+        true[photo][index] += 1
+    return found, true
