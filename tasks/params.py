@@ -84,6 +84,14 @@ class PruneParams(StageParams):
     """Which views a camera above a counter can see."""
 
     stage: ClassVar[str] = "prune"
+    rule: Literal["evidence", "area", "keep_all"] = Field(default="evidence", description="what decides about a view")
+    area_ratio: float = Field(default=0.45, ge=0, le=1, description="area: least share of the product's largest mask")
+    share: float = Field(default=0.4, ge=0, description="evidence: least share of the product's mean evidence")
+    least_views: int = Field(default=3, ge=1, description="evidence: views that every product keeps")
+    photos: int = Field(default=600, ge=1, description="evidence: most pool photos looked at")
+    crops: int = Field(default=3000, ge=1, description="evidence: most single products used")
+    working_size: int = Field(default=384, ge=64, description="evidence: longer side of a pool photo in the network")
+    rotations: int = Field(default=24, ge=1, description="evidence: rotations of a pool crop that are compared")
 
 
 class BoardParams(StageParams):

@@ -1,0 +1,227 @@
+"""Fine masks: the saliency network's forward pass inside the product's window, edge-aware refinement, a quality score.
+
+Each mask depends on its own exemplar, its coarse mask and the network only; the quality score also looks at the
+neighbouring turntable views of the same product. So a new product changes no other product's masks.
+
+Shapes: H×W pixels of the photo, h×w of the window, N masks. Alpha is in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import torch
+from kornia.filters import guided_blur
+from numpy.typing import NDArray
+
+from models.saliency import SaliencyNet
+from storage.boxes import iou_matrix, mask_box
+from storage.images import encode_png
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.coarse import MAYBE_PRODUCT, Box, Window, inside_box, largest_pieces, product_window
+from tasks.params import SegmentParams
+from tasks.saliency import predict_saliency, read_network
+from tasks.stage import stage
+
+if TYPE_CHECKING:
+    from tasks.context import StageContext
+
+_MOST_REFINED = 640
+
+
+@dataclass(frozen=True, slots=True)
+class FineMask:
+    """A product's soft mask inside `window`, its tight box in the photo (None if empty), and what its quality rests on."""
+
+    alpha_hw: NDArray[np.float32]
+    window: Window
+    box: Box | None
+    area: int
+    signs: dict[str, float]
+
+
+def refine(
+    probability_hw: NDArray[np.float32], photo_hw3: NDArray[np.uint8], *, radius: float, epsilon: float
+) -> NDArray[np.float32]:
+    """Snaps a soft mask to the photo's edges: guided filter (He et al., TPAMI 2013), float32 [h, w] in [0, 1].
+
+    Args:
+        radius: of the filter's window, as a share of the longer side.
+        epsilon: regulariser; colour variance below it counts as flat.
+    """
+    side = max(probability_hw.shape)
+    kernel = 2 * max(1, round(radius * side)) + 1
+    guide_13hw = torch.from_numpy(photo_hw3.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    soft_11hw = torch.from_numpy(probability_hw)[None, None]
+    # Large photos solve the filter's linear models on a smaller grid (He and Sun's fast guided filter): memory stays bounded.
+    subsample = max(1, side // _MOST_REFINED)
+    filtered_11hw = guided_blur(guide_13hw, soft_11hw, kernel, epsilon, subsample=subsample)
+    return filtered_11hw[0, 0].clamp(0, 1).numpy()
+
+
+def sharpen(alpha_hw: NDArray[np.float32], *, gain: float = 3.0) -> NDArray[np.float32]:
+    """Steeper edge around one half, so that the soft rim is one or two pixels wide; stays in [0, 1]."""
+    return np.clip((alpha_hw - 0.5) * gain + 0.5, 0, 1)
+
+
+def expected_iou(probability_hw: NDArray[np.float32], mask_hw: NDArray[np.bool_]) -> float:
+    """IoU that a mask would have on average if every pixel were product with its own probability; 0 for an empty mask."""
+    inside = float(probability_hw[mask_hw].sum())
+    union = float(mask_hw.sum() + probability_hw[~mask_hw].sum())
+    return inside / union if union > 0 else 0.0
+
+
+def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_], *, width: int = 3) -> float:
+    """Share of the outline with a visible step in colour between the strips inside and outside of it, in [0, 1]."""
+    kernel = np.ones((2 * width + 1,) * 2, np.uint8)
+    mask_u8 = mask_hw.astype(np.uint8)
+    rim_hw = (cv2.dilate(mask_u8, np.ones((3, 3), np.uint8)) - mask_u8).astype(bool)
+    if not rim_hw.any():
+        return 0.0
+    lab_hw3 = cv2.cvtColor(photo_hw3, cv2.COLOR_RGB2LAB).astype(np.float32)
+    spread_hw3 = cv2.dilate(lab_hw3, kernel) - cv2.erode(lab_hw3, kernel)
+    return float((spread_hw3.max(axis=-1)[rim_hw] > 12).mean())
+
+
+def fine_mask(
+    network: SaliencyNet, photo_HW3: NDArray[np.uint8], box: Box, *, tight: bool, params: SegmentParams
+) -> FineMask:
+    """The fine mask of one exemplar.
+
+    Args:
+        network: as `tasks.saliency.load_saliency` returns it.
+        photo_HW3: uint8 RGB.
+        box: where the product is, xyxy pixels.
+        tight: the box is annotated, so nothing outside of it is product.
+    """
+    height, width = photo_HW3.shape[:2]
+    window = product_window(box, height=height, width=width, margin=params.margin)
+    crop_hw3 = np.ascontiguousarray(photo_HW3[window[1] : window[3], window[0] : window[2]])
+    probability_hw = predict_saliency(network, crop_hw3, working_size=params.working_size)
+    inner = (box[0] - window[0], box[1] - window[1], box[2] - window[0], box[3] - window[1])
+    if tight:
+        probability_hw[~inside_box(inner, height=crop_hw3.shape[0], width=crop_hw3.shape[1])] = 0
+    alpha_hw = sharpen(refine(probability_hw, crop_hw3, radius=params.radius, epsilon=params.epsilon))
+    kept_hw = largest_pieces(alpha_hw > 0.5)
+    alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
+    own = mask_box(kept_hw)
+    signs = {
+        "expected_iou": expected_iou(probability_hw, kept_hw),
+        "contrast": boundary_contrast(crop_hw3, kept_hw),
+        "box_iou": float(iou_matrix(np.array([own or (0, 0, 0, 0)], np.float32), np.array([inner], np.float32))[0, 0]),
+    }
+    tight_box = (
+        None if own is None else (own[0] + window[0], own[1] + window[1], own[2] + window[0], own[3] + window[1])
+    )
+    return FineMask(alpha_hw, window, tight_box, int(kept_hw.sum()), signs)
+
+
+def coarse_agreement(fine: FineMask, levels_hw: NDArray[np.uint8], window: Window) -> float:
+    """IoU of a fine mask with the coarse one, both in the photo's pixels."""
+    x0, y0 = min(fine.window[0], window[0]), min(fine.window[1], window[1])
+    x1, y1 = max(fine.window[2], window[2]), max(fine.window[3], window[3])
+    planes = np.zeros((2, y1 - y0, x1 - x0), bool)
+    coarse_hw = cv2.resize(
+        (levels_hw >= MAYBE_PRODUCT).astype(np.float32), (window[2] - window[0], window[3] - window[1])
+    )
+    for plane_hw, part_hw, (left, top, right, bottom) in (
+        (planes[0], fine.alpha_hw > 0.5, fine.window),
+        (planes[1], coarse_hw > 0.5, window),
+    ):
+        plane_hw[top - y0 : bottom - y0, left - x0 : right - x0] = part_hw
+    union = (planes[0] | planes[1]).sum()
+    return float((planes[0] & planes[1]).sum() / union) if union else 0.0
+
+
+def neighbour_consistency(areas_N: Sequence[float], views_N: Sequence[int], *, turn: int = 40) -> list[float]:
+    """How well each area fits the areas of the two nearest turntable positions: ratio in (0, 1], 1 without neighbours.
+
+    The product's outline changes slowly as the table turns, so an area should lie between, or near, its neighbours'.
+    """
+    order = np.argsort(views_N, kind="stable")
+    scores = [1.0] * len(areas_N)
+    if len(order) < 3:
+        return scores
+    for place, index in enumerate(order):
+        before, after = areas_N[order[place - 1]], areas_N[order[(place + 1) % len(order)]]
+        low, high, own = min(before, after), max(before, after), max(areas_N[index], 1)
+        scores[index] = float(min(own / max(low, 1), high / own, 1.0)) if high > 0 else 0.0
+    return scores
+
+
+def quality_of(signs: dict[str, float]) -> float:
+    """The quality score in [0, 1]: the product of the signs, each raised to how much it says."""
+    return float(
+        signs["expected_iou"]
+        * signs["box_iou"]
+        * signs["agreement"] ** 0.5
+        * (0.5 + 0.5 * signs["neighbours"]) ** 0.5
+        * (0.7 + 0.3 * signs["contrast"]) ** 0.5
+    )
+
+
+@stage(SegmentParams)
+def segment(
+    context: StageContext, *, params: SegmentParams, catalog: Manifest, coarse: Manifest, network: Manifest
+) -> None:
+    """One row an exemplar, `mask/<stem>`: the alpha PNG of the exemplar's size, its tight box, its quality and signs."""
+    torch.set_num_threads(1)
+    net = read_network(context, network)
+
+    def make(turn: list[ManifestRow]) -> None:
+        made = []
+        for row in turn:
+            tight, photo_HW3 = not row.attributes["proposed"], context.read_rgb(catalog.row(row.parents[0]))
+            fine = fine_mask(net, photo_HW3, tuple(row.attributes["box"]), tight=tight, params=params)
+            fine.signs["agreement"] = coarse_agreement(fine, context.read_grey(row), tuple(row.attributes["window"]))
+            made.append(fine)
+        views = [int(catalog.row(row.parents[0]).attributes.get("view") or 0) for row in turn]
+        for row, fine, score in zip(
+            turn, made, neighbour_consistency([fine.area for fine in made], views), strict=True
+        ):
+            fine.signs["neighbours"] = score
+            _publish(context, row, fine, least_quality=params.least_quality)
+
+    turns: dict[tuple[str | None, str], list[ManifestRow]] = {}
+    for row in coarse.ok:
+        turns.setdefault(_turn_of(catalog.row(row.parents[0])), []).append(row)
+    for _ in context.map(make, list(turns.values()), what="turns"):
+        pass
+
+
+def _turn_of(exemplar: ManifestRow) -> tuple[str | None, str]:
+    """What one turn of the table shows: product, camera and placement."""
+    attributes = exemplar.attributes
+    return exemplar.sku, f"{attributes.get('camera')}/{attributes.get('placement')}"
+
+
+def _publish(context: StageContext, row: ManifestRow, fine: FineMask, *, least_quality: float) -> None:
+    quality = quality_of(fine.signs)
+    alpha_HW = np.zeros((row.height, row.width), np.uint8)
+    x0, y0, x1, y1 = fine.window
+    alpha_HW[y0:y1, x0:x1] = np.round(255 * fine.alpha_hw)
+    stem = row.item_id.removeprefix("coarse/")
+    poor = quality < least_quality or fine.box is None
+    out = ManifestRow(
+        item_id=f"mask/{stem}",
+        sku=row.sku,
+        split=row.split,
+        width=row.width,
+        height=row.height,
+        parents=(*row.parents, row.item_id),
+        media_type="image/png",
+        quality=quality,
+        objects=_objects(row.objects, fine.box),
+        status="review" if poor else "ok",
+        reason=f"quality {quality:.2f} below {least_quality}" if poor else "",
+        attributes={**{name: round(value, 4) for name, value in fine.signs.items()}, "area": fine.area},
+    )
+    context.put(encode_png(alpha_HW), path=f"{stem}.png", row=out)
+
+
+def _objects(known: Sequence[ManifestObject], box: Box | None) -> tuple[ManifestObject, ...]:
+    return tuple(replace(one, box=box) for one in known[:1]) if box else ()
