@@ -1,7 +1,7 @@
 """Backbones: photos in, feature maps at chosen strides out.
 
-ResNets and MobileNetV3 come from torchvision, EfficientNet-Lite from timm (Tan and Le 2019, without squeeze-and-excite and
-swish, so that they quantise well). The ImageNet weights of EfficientNet-Lite0 come from an installed package and need no
+ResNets and MobileNetV3 come from torchvision, EfficientNet-Lite from timm (Tan and Le 2019, without squeeze-and-excite
+and swish). The ImageNet weights of EfficientNet-Lite0 come from an installed package and need no
 download; the others are fetched by torchvision or timm when `pretrained` is asked for.
 """
 
@@ -42,9 +42,23 @@ class Backbone(nn.Module):
         self.strides = list(strides)
 
     def forward(self, photos_B3HW: Tensor) -> list[Tensor]:
-        """Maps [B, channels[i], H / strides[i], W / strides[i]] of photos normalised by ImageNet's mean and deviation."""
+        """Maps [B, channels[i], H / strides[i], W / strides[i]] of photos that are normalised as ImageNet."""
         maps = self.body(photos_B3HW)
         return list(maps.values()) if isinstance(maps, dict) else list(maps)
+
+    def freeze(self, parts: int) -> None:
+        """Keep the first `parts` parts (the stem, then each block stage) as they are: they get no gradients."""
+        for part in _parts(self.body)[:parts]:
+            part.requires_grad_(False)
+
+
+def _parts(body: nn.Module) -> list[nn.Module]:
+    """The body's parts in the order in which a photo passes them: nested lists of blocks count one by one."""
+    parts: list[nn.Module] = []
+    for child in body.children():
+        nested = list(child.children()) if isinstance(child, nn.Sequential) else []
+        parts += nested if any(isinstance(one, nn.Sequential) for one in nested) else [child]
+    return [part for part in parts if list(part.parameters())]
 
 
 def build_backbone(name: str, *, pretrained: bool, out_strides: Sequence[int]) -> Backbone:

@@ -183,16 +183,52 @@ class RenderParams(StageParams):
 
 
 class TrainParams(StageParams):
-    """Training of DPSNet."""
+    """Training of DPSNet on labelled photos, starting from ImageNet weights or from a checkpoint.
+
+    The network's own knobs (backbone to nms_iou) count only without a checkpoint to start from; else its network stays.
+    """
 
     stage: ClassVar[str] = "train"
     own_process: ClassVar[bool] = True
+    backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
+    strides: tuple[int, ...] = Field(
+        default=(8, 16, 32), description="pyramid levels; (4, 8, 16, 32) adds the finest, P2"
+    )
+    width: int = Field(default=96, ge=8, description="channels of the pyramid")
+    head_width: int = Field(default=256, ge=8, description="units of the detection head's layers")
+    proposals: int = Field(default=200, ge=10, description="region proposals kept a photo")
+    samples: int = Field(default=64, ge=8, description="regions a photo that the detection head learns from")
+    norm: Literal["frozen", "trainable"] = Field(default="frozen", description="the backbone's batch normalisation")
+    frozen_stages: int = Field(default=3, ge=0, description="first parts of the backbone that keep their weights")
+    counts: Literal["total", "product"] = Field(default="total", description="one density map, or one a product")
+    nms: Literal["agnostic", "product"] = Field(default="agnostic", description="across products, or each on its own")
+    nms_iou: float = Field(default=0.5, gt=0, le=1, description="IoU from which two detections are one")
+    image_size: int = Field(default=448, ge=64, multiple_of=64, description="longer side of a photo in the network")
+    steps: int = Field(default=6000, ge=1, description="training steps")
+    batch: int = Field(default=8, ge=1, description="photos a step")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak rate of AdamW for everything but the backbone")
+    backbone_share: float = Field(default=0.3, ge=0, le=1, description="the backbone's learning rate, as a share")
+    warmup: int = Field(default=50, ge=1, description="steps in which the rate rises")
+    average: float = Field(default=0.995, ge=0, lt=1, description="decay of the weights' moving average")
+    mix: tuple[float, ...] = Field(default=(1.0,), description="share of the samples from each input, in their order")
+    zoom: float = Field(default=1.25, ge=1, description="largest change of size of a sample, either way")
+    colour: float = Field(default=1.0, ge=0, description="strength of the changes of light")
+    density_weight: float = Field(default=0.5, ge=0, description="of the counting view's density loss")
+    count_weight: float = Field(default=0.5, ge=0, description="of the counting view's count loss")
+    evaluate_every: int = Field(default=1000, ge=1, description="steps between two evaluations on val")
+    save_every: int = Field(default=250, ge=1, description="steps between two saved training states")
+    cache_gigabytes: float = Field(default=4.0, ge=0, description="most memory for decoded photos")
+    threads: int = Field(default=2, ge=1, description="CPU threads; sums depend on it, so it is a parameter")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 
 
 class PredictParams(StageParams):
     """Detections and counts for photos."""
 
     stage: ClassVar[str] = "predict"
+    batch: int = Field(default=8, ge=1, description="photos that go through the network together")
+    keep_density: int = Field(default=8, ge=0, description="first photos whose density map is kept as .npy")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 
 
 class SelectParams(StageParams):

@@ -1,0 +1,208 @@
+"""DPSNet: a detection view and a counting view on one feature pyramid.
+
+After "Iterative Knowledge Distillation for Automatic Check-Out", IEEE TMM 2021. The detection view is Faster R-CNN on a
+pyramid (Ren et al. 2015, Lin et al. 2017) out of torchvision's parts. The counting view hands the pyramid down from its
+coarsest level to stride 8 (P6 → P5 → P4 → P3, bilinear resizing and 1×1 convolutions), adds the finer P2 where there is
+one, and ends in a 3×3 and a 1×1 convolution to a density map. Unlike the published code nothing is normalised after the
+last convolution, the head learns at the full rate, and one scale holds in training and inference: it counts.
+
+Shapes: B photos, H×W pixels, N items of a photo. Boxes are xyxy in pixels. Photos are float32 RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone, hold_norms
+from models.density import counting_losses, density_targets, valid_cells
+from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
+
+COUNT_STRIDE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPSNetConfig:
+    """What a DPSNet is made of; JSON can hold it.
+
+    `strides`: levels of the pyramid that come from the backbone, finest first: (4, 8, 16, 32), or (8, 16, 32) without
+    P2; one coarser level is pooled from the last. `counts`: one channel for all products, or one a product.
+    `frozen_stages`: how many of the backbone's first parts keep their pretrained weights (they cost no backward pass).
+    """
+
+    classes: int
+    backbone: str = "efficientnet_lite0"
+    strides: tuple[int, ...] = (4, 8, 16, 32)
+    width: int = 256
+    head_width: int = 1024
+    anchor_scale: float = 4.0
+    proposals: int = 300
+    samples: int = 128
+    norm: Literal["frozen", "trainable"] = "frozen"
+    counts: Literal["total", "product"] = "total"
+    nms: Literal["agnostic", "product"] = "agnostic"
+    nms_iou: float = 0.5
+    score_floor: float = 0.05
+    max_detections: int = 100
+    frozen_stages: int = 0
+
+
+class CountingView(nn.Module):
+    """Pyramid maps to a density map at stride 8."""
+
+    def __init__(self, width: int, *, levels: int, finer: bool, channels: int) -> None:
+        """`levels`: pyramid levels from stride 8 upwards; `finer`: whether there is a level at stride 4 to add."""
+        super().__init__()
+        self.hand_down = nn.ModuleList(nn.Conv2d(width, width, 1) for _ in range(levels - 1))
+        self.from_finer = nn.Conv2d(width, width, 1) if finer else None
+        self.mix = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, channels, 1)
+        # softplus(-4) ≈ 0.02 a cell: near the density of a photo with some items, so that learning starts at the scale.
+        nn.init.constant_(self.last.bias, -4.0)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Density [B, C, H / 8, W / 8], non-negative, of pyramid maps, finest first."""
+        coarse_to_fine = maps[:0:-1] if self.from_finer is None else maps[:1:-1]
+        finest = maps[0] if self.from_finer is None else maps[1]
+        handed = coarse_to_fine[0]
+        for convolution, level in zip(self.hand_down, [*coarse_to_fine[1:], finest], strict=True):
+            handed = functional.relu(convolution(_resize(handed, like=level)) + level)
+        if self.from_finer is not None:
+            handed = handed + self.from_finer(_resize(maps[0], like=handed))
+        return functional.softplus(self.last(functional.relu(self.mix(handed))))
+
+
+def _resize(map_BChw: Tensor, *, like: Tensor) -> Tensor:
+    return functional.interpolate(map_BChw, size=like.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class DPSNet(nn.Module):
+    """Both views. `train()` mode wants targets and returns losses; `eval()` mode returns detections and density."""
+
+    def __init__(self, config: DPSNetConfig, *, pretrained: bool) -> None:
+        """Build the network; `pretrained` starts the backbone from ImageNet weights."""
+        super().__init__()
+        self.config = config
+        self.backbone = build_backbone(config.backbone, pretrained=pretrained, out_strides=config.strides)
+        self.backbone.freeze(config.frozen_stages)
+        self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.width, extra_blocks=LastLevelMaxPool())
+        self.sampler = SeededSampler(batch_size_per_image=config.samples, positive_fraction=0.25)
+        self.proposals = _region_proposals(config)
+        self.roi_heads = _roi_heads(config, sampler=self.sampler)
+        self.proposals.fg_bg_sampler = SeededSampler(batch_size_per_image=2 * config.samples, positive_fraction=0.5)
+        finer = config.strides[0] < COUNT_STRIDE
+        levels = len(config.strides) + (0 if finer else 1)
+        channels = config.classes if config.counts == "product" else 1
+        self.counting = CountingView(config.width, levels=levels, finer=finer, channels=channels)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    def train(self, mode: bool = True) -> DPSNet:
+        """Training mode, with the backbone's normalisations held where they are frozen."""
+        super().train(mode)
+        if self.config.norm == "frozen":
+            hold_norms(self.backbone)
+        return self
+
+    def seed_sampling(self, generator: torch.Generator) -> None:
+        """Draw the training samples of proposals and regions from `generator` from now on."""
+        self.sampler.generator = generator
+        self.proposals.fg_bg_sampler.generator = generator
+
+    def pyramid_maps(self, photos_B3HW: Tensor) -> OrderedDict[str, Tensor]:
+        """The pyramid's maps by name ("0" finest … "pool"), all with `config.width` channels."""
+        maps = self.backbone((photos_B3HW - self.mean) / self.deviation)
+        return self.pyramid(OrderedDict((str(index), one) for index, one in enumerate(maps)))
+
+    def forward(
+        self, photos_B3HW: Tensor, targets: list[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | tuple[list[dict[str, Tensor]], Tensor]:
+        """Losses by name when training; else (detections, density [B, C, H/8, W/8]).
+
+        Args:
+            photos_B3HW: RGB in [0, 1]; H and W multiples of 64.
+            targets: per photo `boxes` [N, 4], `labels` int64 [N] from 1, `ignore` [M, 4]: boxes that teach nothing.
+
+        Detections are dicts of `boxes` [N, 4], `scores` [N] and `labels` [N], best score first.
+        """
+        maps = self.pyramid_maps(photos_B3HW)
+        density = self.counting(list(maps.values()))
+        height, width = photos_B3HW.shape[-2:]
+        images = ImageList(photos_B3HW, [(height, width)] * len(photos_B3HW))
+        proposals, proposal_losses = self.proposals(images, maps, targets)
+        detections, region_losses = self.roi_heads(maps, proposals, images.image_sizes, targets)
+        if not self.training:
+            return detections, density
+        assert targets is not None, "training needs targets"
+        return {**proposal_losses, **region_losses, **self._counting_losses(density, targets=targets)}
+
+    def _counting_losses(self, density: Tensor, *, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        boxes = torch.cat([target["boxes"] for target in targets])
+        labels = torch.cat([target["labels"] for target in targets])
+        sizes = torch.tensor([len(target["boxes"]) for target in targets], device=density.device)
+        photo_N = torch.repeat_interleave(torch.arange(len(targets), device=density.device), sizes)
+        channel_N = labels - 1 if self.config.counts == "product" else torch.zeros_like(labels)
+        shape = (density.shape[0], density.shape[1], density.shape[2], density.shape[3])
+        wanted = density_targets(boxes, photo_N=photo_N, channel_N=channel_N, shape=shape, stride=COUNT_STRIDE)
+        ignore = [target["ignore"] for target in targets]
+        valid = valid_cells(ignore, height=shape[2], width=shape[3], stride=COUNT_STRIDE, device=density.device)
+        return counting_losses(density, target_BChw=wanted, valid_B1hw=valid)
+
+
+def _region_proposals(config: DPSNetConfig) -> IgnoringRegionProposals:
+    strides = (*config.strides, 2 * config.strides[-1])
+    anchors = AnchorGenerator(
+        sizes=tuple((int(stride * config.anchor_scale),) for stride in strides),
+        aspect_ratios=((0.5, 1.0, 2.0),) * len(strides),
+    )
+    head = RPNHead(config.width, anchors.num_anchors_per_location()[0])
+    kept = {"training": config.proposals, "testing": config.proposals}
+    return IgnoringRegionProposals(
+        anchors,
+        head,
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=2 * config.samples,
+        positive_fraction=0.5,
+        pre_nms_top_n={name: 2 * count for name, count in kept.items()},
+        post_nms_top_n=kept,
+        nms_thresh=0.7,
+    )
+
+
+def _roi_heads(config: DPSNetConfig, *, sampler: SeededSampler) -> IgnoringRoIHeads:
+    names = [str(index) for index in range(len(config.strides))]
+    pooled = 7
+    heads = IgnoringRoIHeads(
+        MultiScaleRoIAlign(featmap_names=names, output_size=pooled, sampling_ratio=2),
+        TwoMLPHead(config.width * pooled**2, config.head_width),
+        FastRCNNPredictor(config.head_width, config.classes + 1),
+        fg_iou_thresh=0.5,
+        bg_iou_thresh=0.5,
+        batch_size_per_image=config.samples,
+        positive_fraction=0.25,
+        bbox_reg_weights=None,
+        score_thresh=config.score_floor,
+        nms_thresh=config.nms_iou,
+        detections_per_img=config.max_detections,
+    )
+    heads.fg_bg_sampler = sampler
+    heads.agnostic_nms = config.nms == "agnostic"
+    return heads
+
+
+def padded_size(size: int) -> int:
+    """The smallest multiple of 64 (the coarsest level's stride) that is not below `size` pixels."""
+    return math.ceil(size / 64) * 64

@@ -1,0 +1,144 @@
+"""Photos through a trained DPSNet: loading a checkpoint and reading boxes, scores, SKUs and counts in photo pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load
+from torch import Tensor
+
+from models.dpsnet import DPSNet, DPSNetConfig, padded_size
+from storage.catalog import Category
+from storage.images import Picture
+from storage.manifest import ManifestObject
+
+FORMAT = "tally-dpsnet-1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """A network ready to predict, with what its checkpoint's JSON says."""
+
+    network: DPSNet
+    image_size: int
+    categories: tuple[Category, ...]
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhotoDetections:
+    """What was found in one photo, best score first, and the density map [C, h, w] whose integral is the count."""
+
+    objects: tuple[ManifestObject, ...]
+    density_Chw: NDArray[np.float32]
+
+    @property
+    def count(self) -> float:
+        """The counting view's number of products."""
+        return float(self.density_Chw.sum())
+
+
+def encode_config(config: DPSNetConfig, *, image_size: int, categories: Sequence[Category], threshold: float) -> bytes:
+    """The JSON beside a checkpoint's weights."""
+    body = {
+        "format": FORMAT,
+        "network": asdict(config),
+        "image_size": image_size,
+        "threshold": threshold,
+        "categories": [asdict(category) for category in categories],
+    }
+    return orjson.dumps(body, option=orjson.OPT_INDENT_2)
+
+
+def decode_config(config: bytes) -> dict[str, Any]:
+    """The content of a checkpoint's JSON.
+
+    Raises:
+        ValueError: it is not the JSON of a DPSNet checkpoint.
+    """
+    try:
+        body = orjson.loads(config)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"model.json: expected JSON, got broken text ({error})") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ValueError(f"model.json: expected the format {FORMAT}, got another file")
+    body["network"]["strides"] = tuple(body["network"]["strides"])
+    return body
+
+
+def load_detector(weights: bytes, config: bytes, *, device: str = "cpu") -> Detector:
+    """A detector from a checkpoint's safetensors and JSON.
+
+    Raises:
+        ValueError: the JSON is not that of a checkpoint, or the weights do not fit it.
+    """
+    body = decode_config(config)
+    network = DPSNet(DPSNetConfig(**body["network"]), pretrained=False)
+    try:
+        network.load_state_dict(load(weights))
+    except RuntimeError as error:
+        raise ValueError(
+            f"model.safetensors: expected the weights of model.json's network, got others: {error}"
+        ) from error
+    return Detector(
+        network=network.to(device).to(memory_format=torch.channels_last).eval(),
+        image_size=body["image_size"],
+        categories=tuple(Category(**category) for category in body["categories"]),
+        threshold=body["threshold"],
+    )
+
+
+def fit_photo(photo_HW3: Picture, *, size: int) -> tuple[Picture, float]:
+    """The photo scaled so that its longer side is `size`, in a square (sides a multiple of 64), and the factor."""
+    height, width = photo_HW3.shape[:2]
+    factor = size / max(height, width)
+    scaled = (max(1, round(width * factor)), max(1, round(height * factor)))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    small_HW3 = cv2.resize(photo_HW3, scaled, interpolation=method)
+    side = padded_size(size)
+    below, right = side - scaled[1], side - scaled[0]
+    framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    return np.asarray(framed_HW3, np.uint8), factor
+
+
+def to_batch(photos: Sequence[Picture], *, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 photos [H, W, 3] of one size as float32 [B, 3, H, W] in [0, 1], channels last in memory."""
+    stacked_BHW3 = torch.from_numpy(np.stack(photos)).to(device)
+    return stacked_BHW3.permute(0, 3, 1, 2).float().div_(255)
+
+
+@torch.inference_mode()
+def detect(detector: Detector, photos: Iterable[Picture]) -> list[PhotoDetections]:
+    """Products in photos (uint8 [H, W, 3], any sizes): boxes in each photo's own pixels, all above the score floor."""
+    fitted = [fit_photo(photo_HW3, size=detector.image_size) for photo_HW3 in photos]
+    device = next(detector.network.parameters()).device
+    detections, density_BChw = detector.network(to_batch([photo for photo, _ in fitted], device=device))
+    return [
+        PhotoDetections(
+            objects=_objects(found, factor=factor, categories=detector.categories),
+            density_Chw=density_Chw.cpu().numpy(),
+        )
+        for found, density_Chw, (_, factor) in zip(detections, density_BChw, fitted, strict=True)
+    ]
+
+
+def _objects(found: dict[str, Tensor], *, factor: float, categories: Sequence[Category]) -> tuple[ManifestObject, ...]:
+    boxes_N4 = (found["boxes"] / factor).cpu().tolist()
+    scores_N, labels_N = found["scores"].cpu().tolist(), found["labels"].cpu().tolist()
+    return tuple(
+        ManifestObject(
+            category=categories[label - 1].id,
+            sku=categories[label - 1].sku,
+            box=(box[0], box[1], box[2], box[3]),
+            centre=((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
+            score=score,
+        )
+        for box, score, label in zip(boxes_N4, scores_N, labels_N, strict=True)
+    )
