@@ -188,7 +188,7 @@ def rpctool_table(figures: Mapping[str, Any], *, method: str) -> str:
         for level in (*LEVELS, AVERAGED)
         if level in figures
     ]
-    widths = [max(5, *(len(row[place]) for row in [columns, *rows])) for place in range(len(columns))]
+    widths = [max(4, *(len(row[place]) for row in [columns, *rows])) for place in range(len(columns))]
     lines = [columns, ["---:"] * len(columns), *rows]
     return "\n".join(
         "| " + " | ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines

@@ -1,0 +1,220 @@
+import io
+import json
+import math
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from storage.catalog import Category, category_records
+from storage.images import encode_jpeg
+from storage.manifest import ManifestObject, ManifestRow
+from storage.store import Store
+from tasks.evaluate import (
+    counting_error,
+    encode_report,
+    evaluate,
+    evaluate_results,
+    honest_metrics,
+    markdown_table,
+    rpctool_table,
+)
+from tasks.params import EvaluateParams
+from tasks.stage import run_stage_locally
+from tests.tasks.evaluation_cases import evaluation_set
+
+CATEGORIES = [Category(id=index, sku=f"sku-{index}") for index in (1, 2)]
+
+
+def coco(truth, *, levels):
+    images = [{"id": index, "file_name": f"{index}.jpg", "level": level} for index, level in enumerate(levels)]
+    annotations = [
+        {"id": place, "image_id": photo, "category_id": category, "bbox": [10, 10, 20, 20]}
+        for place, (photo, category) in enumerate(truth)
+    ]
+    return {
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+    }
+
+
+def results(rows):
+    return [{"image_id": n, "category_id": k, "score": s, "bbox": [10, 10, 20, 20]} for n, k, s in rows]
+
+
+ANNOTATIONS = coco([(0, 1), (1, 1), (1, 2)], levels=["easy", "hard"])
+RESULTS = results([(0, 1, 0.995), (1, 1, 0.995)])
+
+
+def test_honest_metrics__a_photo_without_detections_counts():
+    evaluated = evaluation_set([(0, 0), (1, 0)], [(0, 0, 0.995)], photos=2, classes=1)
+    assert honest_metrics(evaluated, threshold=0.5)["cAcc"] == 0.5
+
+
+def test_evaluate_results__both_protocols_by_level():
+    report = evaluate_results(RESULTS, ANNOTATIONS, threshold=0.5, resamplings=10)
+    assert report["threshold"] == 0.5
+    assert list(report["honest"]) == ["easy", "hard", "averaged"]
+    assert report["honest"]["averaged"]["cAcc"] == 0.5
+    assert report["honest"]["hard"]["mCCD"] == 0.5
+    assert report["absent_classes"]["easy"] == {"b": 0}
+    assert report["compat"]["note"] == "tuned on test"
+    assert math.isnan(report["compat"]["easy"]["mCCD"])
+
+
+@pytest.mark.parametrize(("protocol", "absent"), [("honest", "compat"), ("compat", "honest")])
+def test_evaluate_results__one_protocol_only(protocol, absent):
+    report = evaluate_results(RESULTS, ANNOTATIONS, protocol=protocol, threshold=0.5, resamplings=10)
+    assert protocol in report
+    assert absent not in report
+
+
+def test_evaluate_results__threshold_from_val():
+    val = (results([(0, 1, 0.4), (0, 2, 0.2)]), coco([(0, 1)], levels=["easy"]))
+    report = evaluate_results(RESULTS, ANNOTATIONS, val=val, resamplings=10)
+    assert report["threshold"] == pytest.approx(0.3)
+    assert report["val"]["averaged"]["cAcc"] == 1.0
+
+
+def test_evaluate_results__untuned_threshold_is_said():
+    assert "not tuned" in evaluate_results(RESULTS, ANNOTATIONS, resamplings=10)["warnings"][-1]
+
+
+def test_evaluate_results__threshold_and_val_exclude_each_other():
+    with pytest.raises(ValueError, match="got both"):
+        evaluate_results(RESULTS, ANNOTATIONS, threshold=0.5, val=(RESULTS, ANNOTATIONS))
+
+
+def test_evaluate_results__order_of_results_does_not_matter():
+    rng = np.random.default_rng(0)
+    annotations = coco([(n % 6, n % 2 + 1) for n in range(20)], levels=["easy", "medium", "hard"] * 2)
+    rows = results([(int(rng.integers(6)), int(rng.integers(1, 3)), float(rng.random())) for _ in range(25)])
+    mixed = [rows[index] for index in rng.permutation(len(rows))]
+    first, second = (evaluate_results(one, annotations, threshold=0.5, resamplings=10) for one in (rows, mixed))
+    assert encode_report(first) == encode_report(second)
+
+
+def test_rpctool_table__its_roundings_and_alignment():
+    figures = {
+        "averaged": {"cAcc": 0.477777, "mCIoU": 0.4, "ACD": 1.0888, "mCCD": math.inf, "mAP50": 0.9, "mmAP": None}
+    }
+    assert rpctool_table(figures, method="mine") == (
+        "|    level | method |   cAcc | mCIoU |  ACD | mCCD | mAP50 | mmAP |\n"
+        "|     ---: |   ---: |   ---: |  ---: | ---: | ---: |  ---: | ---: |\n"
+        "| averaged |   mine | 47.78% | 40.0% | 1.09 |  inf | 90.0% | nan% |"
+    )
+
+
+def test_markdown_table__says_protocol_and_target_beside_the_figures():
+    report = evaluate_results(RESULTS, ANNOTATIONS, threshold=0.5, target_protocol="transductive", resamplings=10)
+    honest, compat = markdown_table(report).split("\n\ncompat: ")
+    assert "one threshold (0.5000)" in honest
+    assert "tuned on test" in compat
+    assert honest.count("transductive") == compat.count("transductive") == 1
+
+
+def test_encode_report__figures_that_do_not_exist_are_null():
+    assert json.loads(encode_report({"a": [math.nan, 1.5], "b": {"c": math.inf}})) == {
+        "a": [None, 1.5],
+        "b": {"c": None},
+    }
+
+
+def photo_of(seed):
+    return encode_jpeg(np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+
+
+def labelled(store, split, *, photos=4):
+    """A manifest of photos with two products each."""
+    publication = store.begin("ingest", key=split)
+    objects = tuple(
+        ManifestObject(category=index, sku=f"sku-{index}", box=(30.0 * index, 5, 30.0 * index + 20, 40))
+        for index in (1, 2)
+    )
+    for index in range(photos):
+        row = ManifestRow(item_id=f"{split}/{index}", objects=objects, level=("easy", "hard")[index % 2])
+        publication.put(photo_of(index), path=f"{index}.jpg", row=row)
+    publication.add(ManifestRow(item_id=f"{split}/broken", status="quarantined", reason="truncated"))
+    return publication.commit(metadata={}, content={"categories": category_records(CATEGORIES)})
+
+
+def predictions_for(store, photos, *, wrong):
+    """Perfect detections, but in the first `wrong` photos the first product has the second's SKU."""
+    publication = store.begin("predict", key=photos.key)
+    for place, row in enumerate(photos.ok):
+        first, second = row.objects
+        taken = second if place < wrong else first
+        found = [
+            ManifestObject(category=taken.category, sku=taken.sku, box=first.box, score=0.9),
+            ManifestObject(category=second.category, sku=second.sku, box=second.box, score=0.8),
+        ]
+        publication.add(ManifestRow(item_id=row.item_id, objects=tuple(found), attributes={"count": 2.0 + place}))
+    return publication.commit(metadata={}, content={})
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path))
+
+
+def run(store, *, wrong=1):
+    val, test = labelled(store, "val"), labelled(store, "test")
+    return run_stage_locally(
+        evaluate,
+        EvaluateParams(resamplings=20, target_protocol="transductive"),
+        store=store,
+        val=val,
+        val_predictions=predictions_for(store, val, wrong=0),
+        test=test,
+        test_predictions=predictions_for(store, test, wrong=wrong),
+    )
+
+
+def test_evaluate__report_tables_plots(store):
+    made = run(store)
+    report = orjson.loads(store.read(made.row("report")))
+    assert report["target_protocol"] == "transductive"
+    assert report["honest"]["averaged"]["cAcc"] == 0.75
+    assert report["honest"]["averaged"]["photos"] == 4
+    assert report["val"]["averaged"]["cAcc"] == 1.0
+    assert report["error_kinds"]["wrong SKU"] == 1
+    assert report["counting_view"] == {"mean_absolute_error": 1.5, "right": 0.25}
+    confused = pq.read_table(io.BytesIO(store.read(made.row("table/confusions")))).to_pylist()
+    assert confused == [{"true_sku": "sku-1", "found_sku": "sku-2", "times": 1}]
+    assert {"plot/threshold_curve", "plot/reliability", "picture/confusions", "table/skus"} <= set(made.by_id)
+
+
+def test_evaluate__same_inputs_same_bytes(store, tmp_path):
+    assert run(store).content_digest == run(Store.open(str(tmp_path / "again"))).content_digest
+
+
+def test_evaluate__a_model_that_finds_nothing(store):
+    val, test = labelled(store, "val"), labelled(store, "test")
+
+    def nothing(photos):
+        publication = store.begin("predict", key=f"none-{photos.key}")
+        for row in photos.ok:
+            publication.add(ManifestRow(item_id=row.item_id))
+        return publication.commit(metadata={}, content={})
+
+    made = run_stage_locally(
+        evaluate,
+        EvaluateParams(resamplings=5),
+        store=store,
+        val=val,
+        val_predictions=nothing(val),
+        test=test,
+        test_predictions=nothing(test),
+    )
+    report = orjson.loads(store.read(made.row("report")))
+    assert report["honest"]["averaged"]["cAcc"] == 0.0
+    assert report["warnings"][:2] == ["no detection on val", "no detection on test"]
+
+
+def test_counting_error__without_a_counting_view(store):
+    test = labelled(store, "test", photos=1)
+    publication = store.begin("predict", key="blind")
+    publication.add(ManifestRow(item_id="test/0"))
+    assert counting_error(test.ok, predictions=publication.commit(metadata={}, content={})) == {}

@@ -1,0 +1,186 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from storage.images import decode_rgb, encode_jpeg, encode_png
+from storage.manifest import ManifestObject, ManifestRow
+from storage.store import Store
+from tasks.params import SelectParams
+from tasks.select import predicted, select, unlabelled
+from tasks.stage import run_stage_locally
+
+PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3)
+BOXES = {"left": (20, 20, 80, 80), "right": (130, 30, 200, 90), "low": (60, 140, 140, 200)}
+
+
+def board():
+    return np.full((240, 240, 3), (150, 155, 160), np.uint8)
+
+
+def photo_with(*places):
+    photo = board()
+    for place in places:
+        x0, y0, x1, y1 = BOXES[place]
+        photo[y0:y1, x0:x1] = (190, 50, 40)
+    return photo
+
+
+def seen(place, score, sku=1):
+    return ManifestObject(category=sku, sku=f"sku-{sku}", box=BOXES[place], score=score)
+
+
+EVERYTHING = photo_with("left", "right", "low")
+# photo, detections, what the counting view says
+PHOTOS = {
+    "whole": (EVERYTHING, [seen("left", 0.9), seen("right", 0.95, 2), seen("low", 0.85)], 3.1),
+    "part": (EVERYTHING, [seen("left", 0.9), seen("right", 0.95), seen("low", 0.5)], 3.1),
+    "stray": (EVERYTHING, [seen("left", 0.9), seen("right", 0.95)], 2.1),
+    "miscounted": (EVERYTHING, [seen("left", 0.9), seen("right", 0.95), seen("low", 0.85)], 4.0),
+    "unsure": (EVERYTHING, [seen("left", 0.4)], 3.0),
+    "empty": (board(), [], 0.0),
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path))
+
+
+def committed(store, stage, rows, *, key="0"):
+    publication = store.begin(stage, key=key)
+    for row, data in rows:
+        if data is None:
+            publication.add(row)
+        else:
+            publication.put(data, path=f"{row.item_id.split('/')[1]}.img", row=row)
+    return publication.commit(metadata={}, content={})
+
+
+def pool_of(store, *, key="0", **planted):
+    rows = [
+        (
+            ManifestRow(item_id=f"pool/{name}", width=240, height=240, media_type="image/jpeg", **planted),
+            encode_jpeg(one[0]),
+        )
+        for name, one in PHOTOS.items()
+    ]
+    broken = ManifestRow(item_id="pool/broken", status="quarantined", reason="truncated")
+    return committed(store, "ingest", [*rows, (broken, None)], key=key)
+
+
+def inputs(store, **planted):
+    rows = [
+        (ManifestRow(item_id=f"pool/{name}", objects=tuple(found), attributes={"count": count}), None)
+        for name, (_, found, count) in PHOTOS.items()
+    ]
+    return {
+        "pool": pool_of(store, **planted),
+        "predictions": [committed(store, "predict", rows)],
+        "boards": committed(store, "board", [(ManifestRow(item_id="board/00"), encode_png(board()))]),
+    }
+
+
+def outcome(made):
+    return {row.item_id.split("/")[1]: (row.attributes.get("mode"), row.reason) for row in made.rows}
+
+
+def test_select__every_photo_says_why(store):
+    made = run_stage_locally(select, PARAMS, store=store, **inputs(store))
+    assert outcome(made) == {
+        "whole": ("image", "both views agree"),
+        "part": ("instance", "1 doubtful: score 0.50 below 0.8"),
+        "stray": ("instance", "1 unexplained on the board"),
+        "miscounted": ("instance", "3 trusted, counting view says 4.00"),
+        "unsure": (None, "nothing trusted"),
+        "empty": (None, "nothing trusted"),
+    }
+    assert {row.item_id for row in made.rows if row.status == "rejected"} == {"pseudo/unsure", "pseudo/empty"}
+
+
+def test_select__image_level_takes_whole_photos_only(store):
+    made = run_stage_locally(select, PARAMS.model_copy(update={"mode": "image"}), store=store, **inputs(store))
+    assert [row.item_id for row in made.ok] == ["pseudo/whole"]
+    assert made.row("pseudo/part").reason == "1 doubtful: score 0.50 below 0.8"
+
+
+def test_select__a_whole_photo_refers_to_the_pool(store):
+    given = inputs(store)
+    row = run_stage_locally(select, PARAMS, store=store, **given).row("pseudo/whole")
+    origin = given["pool"].row("pool/whole")
+    assert (row.url, row.digest, row.bytes, row.parents) == (origin.url, origin.digest, origin.bytes, ("pool/whole",))
+    assert [item.score for item in row.objects] == pytest.approx([0.95, 0.9, 0.85])
+    assert np.array_equal(decode_rgb(store.read(row)), decode_rgb(store.read(origin)))
+
+
+def test_select__a_doubtful_place_is_painted_over_and_ignored(store):
+    made = run_stage_locally(select, PARAMS, store=store, **inputs(store))
+    row = made.row("pseudo/part")
+    assert sorted((item.status, item.box) for item in row.objects) == [
+        ("ignore", BOXES["low"]),
+        ("ok", BOXES["left"]),
+        ("ok", BOXES["right"]),
+    ]
+    photo = decode_rgb(store.read(row)).astype(int)
+    assert np.abs(photo[150:190, 70:130] - board()[0, 0]).max() < 12
+    assert np.abs(photo[30:70, 30:70] - (190, 50, 40)).max() < 12
+
+
+def test_select__something_unexplained_is_ignored_too(store):
+    row = run_stage_locally(select, PARAMS, store=store, **inputs(store)).row("pseudo/stray")
+    ignored = [item for item in row.objects if item.status == "ignore"]
+    assert len(ignored) == 1
+    assert ignored[0].box == pytest.approx(BOXES["low"], abs=4)
+
+
+def test_select__guard_rails_count_what_was_taken(store):
+    figures = run_stage_locally(select, PARAMS, store=store, **inputs(store)).metadata["guard_rails"]
+    assert figures == {
+        "photos": 6,
+        "image": 1,
+        "instance": 3,
+        "rejected": 2,
+        "items": 10,
+        "ignored": 2,
+        "skus": {"sku-1": 9, "sku-2": 1},
+    }
+
+
+def test_select__labels_planted_in_the_pool_change_nothing(store):
+    plain = run_stage_locally(select, PARAMS, store=store, **inputs(store))
+    planted = inputs(
+        store, key="planted", level="easy", sku="sku-1", split="test", quality=1.0, attributes={"truth": ["sku-1"]}
+    )
+    again = run_stage_locally(select, PARAMS, store=store, **planted)
+    assert again.key != plain.key
+    assert again.content_digest == plain.content_digest
+
+
+def test_select__a_pool_with_objects_is_refused(store):
+    given = inputs(store, key="labelled", objects=(seen("left", 1.0),))
+    with pytest.raises(ValueError, match="expected a pool without labels, got 1 objects in pool/"):
+        run_stage_locally(select, PARAMS, store=store, **given)
+
+
+def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):
+    given = inputs(store)
+    made = [
+        run_stage_locally(select, PARAMS, store=Store.open(str(tmp_path / str(workers))), workers=workers, **given)
+        for workers in (1, 3)
+    ]
+    assert made[0].content_digest == made[1].content_digest
+
+
+def test_select__without_a_board(store):
+    given = {**inputs(store), "boards": committed(store, "board", [], key="none")}
+    with pytest.raises(ValueError, match="at least one board"):
+        run_stage_locally(select, PARAMS, store=store, **given)
+
+
+def test_predicted__missing_prediction_or_count(store):
+    photo = unlabelled(ManifestRow(item_id="pool/a"))
+    blind = committed(store, "predict", [(ManifestRow(item_id="pool/a"), None)], key="blind")
+    with pytest.raises(ValueError, match="counting view's count of pool/a"):
+        predicted(photo, predictions=[blind])
+    with pytest.raises(ValueError, match="got none for pool/b"):
+        predicted(replace(photo, item_id="pool/b"), predictions=[blind])

@@ -1,0 +1,87 @@
+import pytest
+
+from storage.manifest import ManifestObject
+from tasks.params import SelectParams
+from tasks.selection import Judged, as_ignored, judge, objection, sku_histogram, stray_region
+
+PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, nms=0.5, tolerance=0.5)
+
+
+def item(score, *, sku=1, x=0.0, shift=0.0):
+    return ManifestObject(category=sku, sku=f"sku-{sku}", box=(x + shift, 0, x + shift + 100, 100), score=score)
+
+
+def scores(objects):
+    return [one.score for one in objects]
+
+
+def test_judge__trusted_doubtful_and_neither():
+    judged = judge([item(0.9), item(0.5, x=200), item(0.1, x=400)], params=PARAMS)
+    assert scores(judged.trusted) == [0.9]
+    assert [(one.score, one.reason) for one in judged.doubtful] == [(0.5, "score 0.50 below 0.8")]
+
+
+def test_judge__the_bounds_belong_to_the_better_side():
+    judged = judge([item(0.8), item(0.3, x=200)], params=PARAMS)
+    assert (scores(judged.trusted), scores(judged.doubtful)) == ([0.8], [0.3])
+
+
+def test_judge__a_second_detection_of_the_same_product_says_nothing():
+    judged = judge([item(0.9), item(0.6, shift=5)], params=PARAMS)
+    assert (scores(judged.trusted), judged.doubtful) == ([0.9], ())
+
+
+def test_judge__two_skus_claim_the_place():
+    judged = judge([item(0.9), item(0.85, sku=2, shift=5)], params=PARAMS)
+    assert judged.trusted == ()
+    assert [one.reason for one in judged.doubtful] == ["also looks like sku-2"]
+
+
+def test_judge__neighbours_that_overlap_a_little_are_two_products():
+    assert len(judge([item(0.9), item(0.9, sku=2, shift=60)], params=PARAMS).trusted) == 2
+
+
+def test_judge__every_view_must_show_it():
+    seen = [item(0.9), item(0.9, x=200)]
+    judged = judge(seen, params=PARAMS, other_views=[seen, [item(0.7)]])
+    assert [one.box[0] for one in judged.trusted] == [0]
+    assert [one.reason for one in judged.doubtful] == ["not found in every view"]
+
+
+def test_judge__another_view_calls_it_another_sku():
+    assert judge([item(0.9)], params=PARAMS, other_views=[[item(0.95, sku=2)]]).trusted == ()
+
+
+def test_judge__what_only_another_view_trusts_is_doubtful():
+    judged = judge([item(0.9)], params=PARAMS, other_views=[[item(0.9), item(0.9, x=300)]])
+    assert [(one.box[0], one.reason) for one in judged.doubtful] == [(300, "found in another view only")]
+
+
+def test_judge__order_of_detections_does_not_matter():
+    seen = [item(0.9), item(0.9, sku=2, shift=3), item(0.5, x=200), item(0.95, x=400)]
+    assert judge(seen, params=PARAMS) == judge(seen[::-1], params=PARAMS)
+
+
+def test_judge__nothing_seen():
+    assert judge([], params=PARAMS, other_views=[[]]) == Judged(trusted=(), doubtful=())
+
+
+@pytest.mark.parametrize(
+    ("trusted", "doubtful", "strays", "count", "reason"),
+    [
+        (2, 0, 0, 2.4, ""),
+        (2, 0, 0, 2.6, "2 trusted, counting view says 2.60"),
+        (2, 0, 1, 2.0, "1 unexplained on the board"),
+        (2, 1, 0, 2.0, "1 doubtful: score 0.50 below 0.8"),
+        (0, 1, 0, 1.0, "nothing trusted"),
+    ],
+)
+def test_objection__first_thing_that_speaks_against_the_photo(trusted, doubtful, strays, count, reason):
+    seen = [item(0.9, x=200 * place) for place in range(trusted)]
+    seen += [item(0.5, x=200 * place, sku=2) for place in range(5, 5 + doubtful)]
+    assert objection(judge(seen, params=PARAMS), count=count, strays=strays, params=PARAMS) == reason
+
+
+def test_sku_histogram__ignored_places_do_not_count():
+    objects = [item(0.9), item(0.9), item(0.9, sku=2), as_ignored(item(0.5)), stray_region((0, 0, 5, 5))]
+    assert sku_histogram(objects) == {"sku-1": 2, "sku-2": 1}
