@@ -12,6 +12,10 @@ Deviations, each to keep print sharp and items in place:
   the difference of the two looks only.
 - The generator normalises each pixel over its channels in place of each channel over the photo. What a pixel becomes
   then depends on its receptive field alone: tiles agree with a single pass, and photos with training crops.
+- The critics do not normalise at all: instance normalisation removes the brightness and the noise level of a patch,
+  which is most of what tells a composed photo from a real one. He initialisation keeps their scale instead.
+- The cycle and identity losses are smooth around 0 (Huber in place of L1): the identity, where training begins, would
+  be a kink that weak critics never push the generators out of.
 - The transposed convolutions are 4x4 in place of 3x3: a kernel that the stride divides leaves no checkerboard.
 - `content_loss`: inside products the difference of output and input has to be smooth, so light and colour may change
   and print and edges may not.
@@ -29,6 +33,9 @@ from torch.nn import functional
 
 STRIDE = 4
 BUFFER_SIZE = 50
+LEAK = 0.2
+# Where the cycle and identity losses turn from square to absolute: 13 grey levels.
+SMOOTH_UP_TO = 0.1
 ADAM_BETAS = (0.5, 0.999)
 
 
@@ -111,13 +118,12 @@ class PatchCritic(nn.Module):
     def __init__(self, *, channels: int, layers: int = 3) -> None:
         super().__init__()
         widths = [channels * min(2**level, 8) for level in range(layers + 1)]
-        modules: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2, inplace=True)]
+        modules: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(LEAK, inplace=True)]
         for level in range(1, layers + 1):
             stride = 2 if level < layers else 1
             modules += [
                 nn.Conv2d(widths[level - 1], widths[level], 4, stride=stride, padding=1),
-                PixelNorm(widths[level]),
-                nn.LeakyReLU(0.2, inplace=True),
+                nn.LeakyReLU(LEAK, inplace=True),
             ]
         self.body = nn.Sequential(*modules, nn.Conv2d(widths[-1], 1, 4, padding=1))
 
@@ -127,7 +133,7 @@ class PatchCritic(nn.Module):
 
 
 class CycleGAN(nn.Module):
-    """Both generators and both critics, initialised from `generator` alone (normal, deviation 0.02, as published)."""
+    """Both generators and both critics, initialised from `generator` alone."""
 
     def __init__(self, *, channels: int, blocks: int, critic_channels: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -137,9 +143,9 @@ class CycleGAN(nn.Module):
         self.synthetic_critic = PatchCritic(channels=critic_channels)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(module.weight, std=0.02, generator=generator)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                nn.init.kaiming_normal_(module.weight, a=LEAK, generator=generator)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
         for network in (self.to_pool, self.to_synthetic):
             nn.init.zeros_(_head(network).weight)
 
@@ -228,10 +234,10 @@ def translate(
     parts = {
         "adversarial": adversarial_loss(model.pool_critic(pool_like), real=1.0)
         + adversarial_loss(model.synthetic_critic(synthetic_like), real=1.0),
-        "cycle": functional.l1_loss(model.to_synthetic(pool_like), synthetic_B3HW)
-        + functional.l1_loss(model.to_pool(synthetic_like), pool_B3HW),
-        "identity": functional.l1_loss(model.to_pool(pool_B3HW), pool_B3HW)
-        + functional.l1_loss(model.to_synthetic(synthetic_B3HW), synthetic_B3HW),
+        "cycle": _distance(model.to_synthetic(pool_like), synthetic_B3HW)
+        + _distance(model.to_pool(synthetic_like), pool_B3HW),
+        "identity": _distance(model.to_pool(pool_B3HW), pool_B3HW)
+        + _distance(model.to_synthetic(synthetic_B3HW), synthetic_B3HW),
         "content": content_loss(pool_like, synthetic_B3HW, mask_B1HW=mask_B1HW),
     }
     loss = (
@@ -258,6 +264,10 @@ def linear_decay(step: int, *, steps: int) -> float:
     """Factor of the learning rate: 1 in the first half of `steps`, then straight down to 0 at `steps`."""
     constant = steps // 2
     return min(1.0, (steps - step) / max(steps - constant, 1))
+
+
+def _distance(images_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
+    return functional.smooth_l1_loss(images_B3HW, target_B3HW, beta=SMOOTH_UP_TO)
 
 
 def _normalised(channels: int) -> tuple[nn.Module, nn.Module]:
