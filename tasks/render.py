@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import assert_never
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
 from tasks.render_photos import Photo, TrainingPhotos, item_mask, shrink, shrink_mask
 from tasks.render_training import Schedule, load_state, new_training, train
-from tasks.renderers import PhotoRenderer, colour_renderer, cyclegan_renderer, fourier_renderer
+from tasks.renderers import PhotoRenderer, chained, colour_renderer, cyclegan_renderer, fourier_renderer
 from tasks.stage import stage
 
 
@@ -81,12 +80,6 @@ def _some(rows: Sequence[ManifestRow], *, most: int, generator: np.random.Genera
     return [rows[index] for index in sorted(generator.choice(len(rows), size=most, replace=False))]
 
 
-def _pool_photos(context: StageContext, *, params: RenderParams, rows: Sequence[ManifestRow]) -> list[Photo]:
-    chosen = _some(rows, most=params.photos, generator=context.generator("pool"))
-    read = partial(_read_small, context, scale=params.scale)
-    return list(context.map(read, chosen, what="pool photos read"))
-
-
 def _read_small(context: StageContext, row: ManifestRow, *, scale: float) -> Photo:
     return shrink(context.read_rgb(row), scale=scale)
 
@@ -95,12 +88,14 @@ def _read_training_photos(
     context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
 ) -> TrainingPhotos:
     chosen = _some(synthetic, most=params.photos, generator=context.generator("synthetic"))
-    photos = list(context.map(partial(_read_small, context, scale=params.scale), chosen, what="synthetic photos read"))
+    read = partial(_read_small, context, scale=params.scale)
+    photos = list(context.map(read, chosen, what="synthetic photos read"))
     masks = []
     for row, photo_HW3 in zip(chosen, photos, strict=True):
         height, width = row.height or photo_HW3.shape[0], row.width or photo_HW3.shape[1]
         masks.append(shrink_mask(item_mask(row, height=height, width=width), scale=params.scale))
-    return TrainingPhotos(synthetic=photos, masks=masks, pool=_pool_photos(context, params=params, rows=pool))
+    others = _some(pool, most=params.photos, generator=context.generator("pool"))
+    return TrainingPhotos(synthetic=photos, masks=masks, pool=list(context.map(read, others, what="pool photos read")))
 
 
 def _trained_generator(context: StageContext, *, params: RenderParams, photos: TrainingPhotos) -> Generator:
@@ -143,20 +138,25 @@ def _make_renderer(
     context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
 ) -> PhotoRenderer | None:
     """The renderer that the parameters name; None for the one that changes nothing."""
-    match params.renderer:
-        case "none":
-            return None
-        case "colour":
-            return colour_renderer(_pool_photos(context, params=params, rows=pool))
-        case "fourier":
-            return fourier_renderer(_pool_photos(context, params=params, rows=pool), radius=params.fourier_radius)
-        case "cyclegan":
-            photos = _read_training_photos(context, params=params, synthetic=synthetic, pool=pool)
-            network = _trained_generator(context, params=params, photos=photos)
-            _keep_generator(context, network, params=params)
-            return cyclegan_renderer(network, scale=params.scale, tile=params.tile)
-        case unknown:
-            assert_never(unknown)
+    if params.renderer == "none":
+        return None
+    photos = _read_training_photos(context, params=params, synthetic=synthetic, pool=pool)
+    if params.renderer == "fourier":
+        return fourier_renderer(photos.pool, radius=params.fourier_radius)
+    colour = colour_renderer(photos.synthetic, photos.pool)
+    if params.renderer == "colour":
+        return colour
+    # The CycleGAN starts where matched colours end: few steps then go into what statistics can't say.
+    matched = replace(photos, synthetic=_rendered_all(context, colour, photos=photos))
+    network = _trained_generator(context, params=params, photos=matched)
+    _keep_generator(context, network, params=params)
+    return chained(colour, cyclegan_renderer(network, scale=params.scale, tile=params.tile))
+
+
+def _rendered_all(context: StageContext, renderer: PhotoRenderer, *, photos: TrainingPhotos) -> list[Photo]:
+    generator = context.generator("training photos")
+    pairs = zip(photos.synthetic, photos.masks, strict=True)
+    return [renderer(photo_HW3, mask_HW, generator) for photo_HW3, mask_HW in pairs]
 
 
 def _render_one(

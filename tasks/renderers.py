@@ -22,6 +22,8 @@ Lab = NDArray[np.float32]
 
 _BOARD_FRAME = 0.08
 _BOARD_CHROMA_DISTANCE = 8.0
+_OUTLINE_SIGMA = 1.5
+_LARGEST_GAIN = 1.25
 
 
 def cyclegan_renderer(network: Generator, *, scale: float, tile: int) -> PhotoRenderer:
@@ -49,22 +51,32 @@ def cyclegan_renderer(network: Generator, *, scale: float, tile: int) -> PhotoRe
     return render
 
 
-def colour_renderer(pool: Sequence[Photo]) -> PhotoRenderer:
-    """Lab statistics of a pool photo drawn per photo (Reinhard et al., 2001), for products and board apart."""
-    statistics = [_region_statistics(lab, pool_item_mask(lab)) for lab in map(_to_lab, pool)]
+def chained(first: PhotoRenderer, second: PhotoRenderer) -> PhotoRenderer:
+    """The renderer that applies `first`, then `second`."""
 
     def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
-        target = statistics[int(generator.integers(len(statistics)))]
+        return second(first(photo_HW3, mask_HW, generator), mask_HW, generator)
+
+    return render
+
+
+def colour_renderer(synthetic: Sequence[Photo], pool: Sequence[Photo]) -> PhotoRenderer:
+    """Match the Lab statistics (Reinhard et al., 2001) of products, those of all photos of a domain taken together.
+
+    One transform for every product, so that products which differ in colour alone still do; statistics of single
+    photos would drift with what lies in them. The board is left alone: it comes from the pool. Products are found in
+    both domains in the same way (`coloured_items`), so what that misses, it misses on both sides.
+    """
+    source, target = _item_statistics(synthetic), _item_statistics(pool)
+    gain_3 = np.clip(target[1] / source[1], 1 / _LARGEST_GAIN, _LARGEST_GAIN)
+    offset_3 = target[0] - gain_3 * source[0]
+
+    def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
+        # The outline of a product is a mixture with the board: a soft mask keeps it from becoming an edge of its own.
+        weight_HW1 = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), _OUTLINE_SIGMA)[..., None]
         lab_HW3 = _to_lab(photo_HW3)
-        source = _region_statistics(lab_HW3, mask_HW)
-        items_HW3, board_HW3 = (
-            (lab_HW3 - source[region, 0]) * target[region, 1] / source[region, 1] + target[region, 0]
-            for region in (0, 1)
-        )
-        # The outline of a product is a mixture of both: a soft mask keeps it from becoming an edge of its own.
-        weight_HW1 = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), 1.5)[..., None]
-        mixed_HW3 = np.asarray(weight_HW1 * items_HW3 + (1 - weight_HW1) * board_HW3, np.float32)
-        return _to_bytes(np.asarray(cv2.cvtColor(mixed_HW3, cv2.COLOR_LAB2RGB), np.float32) * 255)
+        matched_HW3 = lab_HW3 + weight_HW1 * (lab_HW3 * (gain_3 - 1) + offset_3)
+        return _to_bytes(np.asarray(cv2.cvtColor(matched_HW3, cv2.COLOR_LAB2RGB), np.float32) * 255)
 
     return render
 
@@ -88,7 +100,7 @@ def fourier_renderer(pool: Sequence[Photo], *, radius: float) -> PhotoRenderer:
     return render
 
 
-def pool_item_mask(lab_HW3: Lab) -> Mask:
+def coloured_items(lab_HW3: Lab) -> Mask:
     """Where products probably lie in an unlabelled photo: colours far from those of the photo's frame, which is board.
 
     `lab_HW3` is CIE Lab. Only chroma counts, because shadows and light fall-off change lightness; grey products count
@@ -111,11 +123,14 @@ def _residual(network: Generator, tile_HW3: NDArray[np.float32]) -> NDArray[np.f
     return change_13HW[0].permute(1, 2, 0).float().cpu().numpy()
 
 
-def _region_statistics(lab_HW3: Lab, mask_HW: Mask) -> NDArray[np.float32]:
-    """Mean and deviation of Lab, products first, then board: float32 [2, 2, 3]. A region without pixels takes all."""
-    regions = [mask_HW if mask_HW.any() else ~mask_HW, ~mask_HW if not mask_HW.all() else mask_HW]
-    pixels = [lab_HW3[region] for region in regions]
-    return np.stack([[values.mean(axis=0), np.maximum(values.std(axis=0), 1.0)] for values in pixels])
+def _item_statistics(photos: Sequence[Photo]) -> NDArray[np.float32]:
+    """Mean and deviation of Lab over the products of all photos, float32 [2, 3]; over everything if none is found."""
+    labs = [_to_lab(photo) for photo in photos]
+    found = [lab_HW3[coloured_items(lab_HW3)] for lab_HW3 in labs]
+    if not sum(len(pixels) for pixels in found):
+        found = [lab_HW3.reshape(-1, 3) for lab_HW3 in labs]
+    pixels_N3 = np.concatenate(found)
+    return np.stack([pixels_N3.mean(axis=0), np.maximum(pixels_N3.std(axis=0), 1.0)])
 
 
 def _to_lab(photo_HW3: Photo) -> Lab:

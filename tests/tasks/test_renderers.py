@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.cyclegan import CycleGAN, Generator
-from tasks.renderers import colour_renderer, cyclegan_renderer, fourier_renderer, pool_item_mask
+from tasks.renderers import chained, colour_renderer, coloured_items, cyclegan_renderer, fourier_renderer
 
 
 def restless_generator(blocks: int = 1) -> Generator:
@@ -46,20 +46,32 @@ def test_cyclegan_renderer__an_untrained_generator_changes_nothing():
     assert np.array_equal(rendered, photo)
 
 
-def test_pool_item_mask__coloured_products_on_a_grey_board():
+def test_coloured_items__coloured_products_on_a_grey_board():
     photo = scene(0, board=(180, 180, 185), item=(200, 60, 40))
     lab = cv2.cvtColor(photo.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    mask, truth = pool_item_mask(lab), item_of(photo)
+    mask, truth = coloured_items(lab), item_of(photo)
     assert (mask & truth).sum() / (mask | truth).sum() > 0.95
 
 
-def test_colour_renderer__products_and_board_take_the_statistics_of_the_pool():
-    synthetic = scene(1, board=(170, 170, 175), item=(220, 90, 60))
-    pool = scene(2, board=(120, 125, 140), item=(150, 40, 30))
-    rendered = colour_renderer([pool])(synthetic, item_of(synthetic), np.random.default_rng(0))
-    inside = np.s_[36:64, 26:54]
-    for region in (inside, np.s_[:20, :]):
-        np.testing.assert_allclose(rendered[region].mean((0, 1)), pool[region].mean((0, 1)), atol=4)
+def test_colour_renderer__products_take_the_statistics_of_the_pool_and_the_board_stays():
+    synthetic = scene(1, board=(170, 170, 175), item=(190, 90, 60))
+    pool = scene(2, board=(120, 125, 140), item=(215, 100, 72))
+    rendered = colour_renderer([synthetic], [pool])(synthetic, item_of(synthetic), np.random.default_rng(0))
+    inside, board = np.s_[36:64, 26:54], np.s_[:20, :]
+    np.testing.assert_allclose(rendered[inside].mean((0, 1)), pool[inside].mean((0, 1)), atol=4)
+    assert np.abs(rendered[board].astype(int) - synthetic[board]).max() <= 1
+
+
+def test_colour_renderer__grey_photos_without_a_product_are_no_problem():
+    grey = np.full((40, 40, 3), 128, np.uint8)
+    rendered = colour_renderer([grey], [grey])(grey, np.ones((40, 40), bool), np.random.default_rng(0))
+    assert np.abs(rendered.astype(int) - grey).max() <= 1
+
+
+def test_chained__second_sees_what_first_made():
+    photo, mask, generator = np.full((2, 2, 3), 10, np.uint8), np.ones((2, 2), bool), np.random.default_rng(0)
+    double_then_add = chained(lambda photo, *_: photo * 2, lambda photo, *_: photo + 1)
+    assert double_then_add(photo, mask, generator).tolist() == np.full((2, 2, 3), 21).tolist()
 
 
 def test_fourier_renderer__its_own_photo_as_pool_changes_nothing_and_brightness_follows_the_pool():
