@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tasks.context import StageContext
 
 SURE_BACKDROP, MAYBE_BACKDROP, MAYBE_PRODUCT, SURE_PRODUCT = 0, 85, 170, 255
+_TIGHT = 0.92
+_CORE_PX = 9
 
 Box = tuple[float, float, float, float]
 Window = tuple[int, int, int, int]
@@ -173,54 +175,62 @@ def fill_holes(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return padded_HW[1:-1, 1:-1] != 2
 
 
-def seed_map(
+def visible_marks(
     distance_HW: NDArray[np.float32], edge_HW: NDArray[np.float32], allowed_HW: NDArray[np.bool_]
-) -> NDArray[np.uint8]:
-    """First guess of the four levels from the two cues, before GrabCut.
-
-    Far from every backdrop surface is sure product. What such pixels and strong edges enclose is maybe product (white
-    print on a white turntable). The rest of the allowed area is maybe backdrop, and all beyond it sure backdrop.
-    """
+) -> NDArray[np.bool_]:
+    """Pixels of the allowed area that no backdrop surface explains, or that lie on an edge well above the ground's noise."""
     noise = float(np.median(edge_HW[~allowed_HW])) if (~allowed_HW).any() else 0.5
-    strong_HW = allowed_HW & (distance_HW > 6)
-    weak_HW = allowed_HW & ((distance_HW > 3) | (edge_HW > max(2.0, 6 * noise)))
-    if not strong_HW.any():
-        strong_HW = weak_HW
+    return allowed_HW & ((distance_HW > 3) | (edge_HW > max(2.0, 6 * noise)))
+
+
+def seed_map(
+    marks_HW: NDArray[np.bool_], distance_HW: NDArray[np.float32], allowed_HW: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
+    """First guess of the four levels, before GrabCut.
+
+    Marks far from every backdrop surface are sure product; what all marks enclose is maybe product (white print on a
+    white turntable). The rest of the allowed area is maybe backdrop, and all beyond it sure backdrop.
+    """
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5))
-    closed_HW = cv2.morphologyEx((weak_HW | strong_HW).astype(np.uint8), cv2.MORPH_CLOSE, kernel).astype(bool)
+    closed_HW = np.asarray(cv2.morphologyEx(marks_HW.astype(np.uint8), cv2.MORPH_CLOSE, kernel), bool)
     filled_HW = fill_holes(closed_HW) & allowed_HW
     level_HW = np.where(allowed_HW, MAYBE_BACKDROP, SURE_BACKDROP).astype(np.uint8)
     level_HW[filled_HW] = MAYBE_PRODUCT
-    level_HW[strong_HW & filled_HW] = SURE_PRODUCT
+    level_HW[filled_HW & (distance_HW > 6)] = SURE_PRODUCT
     return level_HW
 
 
-_TO_GRABCUT = {
-    SURE_BACKDROP: cv2.GC_BGD,
-    MAYBE_BACKDROP: cv2.GC_PR_BGD,
-    MAYBE_PRODUCT: cv2.GC_PR_FGD,
-    SURE_PRODUCT: cv2.GC_PR_FGD,
-}
-
-
-def cut(photo_HW3: NDArray[np.uint8], level_HW: NDArray[np.uint8], *, iterations: int) -> NDArray[np.bool_]:
-    """GrabCut (Rother et al., SIGGRAPH 2004) started from a level map; the largest pieces of its foreground, as a mask."""
-    labels_HW = np.zeros(level_HW.shape, np.uint8)
-    for level, label in _TO_GRABCUT.items():
-        labels_HW[level_HW == level] = label
-    if not (level_HW > MAYBE_BACKDROP).any():
-        return np.zeros(level_HW.shape, bool)
+def cut(photo_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], *, iterations: int) -> NDArray[np.bool_]:
+    """GrabCut (Rother et al., SIGGRAPH 2004) from a map of its labels: the larger pieces of its foreground."""
+    if not np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD)).any() or not (labels_HW == cv2.GC_BGD).any():
+        return np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD))
     cv2.setRNGSeed(0)  # the colour mixtures start from k-means, which draws from OpenCV's generator
-    cv2.grabCut(
-        np.ascontiguousarray(photo_HW3[..., ::-1]),
-        labels_HW,
-        None,
-        np.zeros((1, 65)),
-        np.zeros((1, 65)),
-        iterations,
-        cv2.GC_INIT_WITH_MASK,
-    )
+    bgr_HW3, labels_HW = np.ascontiguousarray(photo_HW3[..., ::-1]), labels_HW.copy()
+    models = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(bgr_HW3, labels_HW, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
     return largest_pieces((labels_HW == cv2.GC_FGD) | (labels_HW == cv2.GC_PR_FGD))
+
+
+def seed_labels(level_HW: NDArray[np.uint8], distance_HW: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """GrabCut's labels from the seed map: only what is very far from every backdrop surface is fixed as foreground."""
+    labels_HW = np.full(level_HW.shape, cv2.GC_BGD, np.uint8)
+    labels_HW[level_HW == MAYBE_BACKDROP] = cv2.GC_PR_BGD
+    labels_HW[level_HW >= MAYBE_PRODUCT] = cv2.GC_PR_FGD
+    labels_HW[(level_HW >= MAYBE_PRODUCT) & (distance_HW > 10)] = cv2.GC_FGD
+    return labels_HW
+
+
+def hull_labels(marks_HW: NDArray[np.bool_], allowed_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """GrabCut's labels when colour fails (white on white): the convex hull of all marks is product, its core for sure."""
+    labels_HW = np.where(allowed_HW, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
+    points = np.argwhere(marks_HW)[:, ::-1].astype(np.int32)
+    hull_HW = np.zeros(marks_HW.shape, np.uint8)
+    if len(points) > 2:
+        cv2.fillConvexPoly(hull_HW, cv2.convexHull(points), 1)
+    core_HW = cv2.erode(hull_HW, np.ones((_CORE_PX, _CORE_PX), np.uint8))
+    labels_HW[(hull_HW > 0) & allowed_HW] = cv2.GC_PR_FGD
+    labels_HW[(core_HW > 0) & allowed_HW] = cv2.GC_FGD
+    return labels_HW
 
 
 def largest_pieces(mask_HW: NDArray[np.bool_], *, share: float = 0.1) -> NDArray[np.bool_]:
@@ -234,19 +244,21 @@ def largest_pieces(mask_HW: NDArray[np.bool_], *, share: float = 0.1) -> NDArray
 
 
 def trust(
-    mask_HW: NDArray[np.bool_], distance_HW: NDArray[np.float32], allowed_HW: NDArray[np.bool_], *, edge_px: int = 1
+    mask_HW: NDArray[np.bool_], distance_HW: NDArray[np.float32], allowed_HW: NDArray[np.bool_]
 ) -> NDArray[np.uint8]:
-    """The four levels of a cut-out mask: sure where GrabCut and the backdrop distance agree and the outline is not near.
+    """The four levels of a cut-out mask: sure where GrabCut and the backdrop distance agree, away from the outline.
 
-    A mask pixel is sure when the backdrop does not explain it, or when it is deep inside; a backdrop pixel is sure when a
-    surface explains it or when it lies outside of the allowed area.
+    A pixel of the mask is sure when the backdrop does not explain it, or when it is deep inside; one beyond is sure
+    when a surface explains it, or outside of the allowed area. Holes become doubtful product: a white label on a white
+    ground looks like a hole, and what a true one (a handle) looks like is for the saliency network to learn.
     """
-    mask_u8 = mask_HW.astype(np.uint8)
-    inner_HW = cv2.erode(mask_u8, np.ones((2 * edge_px + 1,) * 2, np.uint8), borderValue=0).astype(bool)
-    outer_HW = ~cv2.dilate(mask_u8, np.ones((2 * edge_px + 1,) * 2, np.uint8)).astype(bool)
-    depth_HW = cv2.distanceTransform(mask_u8, cv2.DIST_L2, 3)
-    deep_HW = depth_HW > 0.35 * depth_HW.max() if mask_HW.any() else mask_HW
-    level_HW = np.where(mask_HW, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
+    filled_HW = fill_holes(mask_HW)
+    solid_u8 = filled_HW.astype(np.uint8)
+    inner_HW = cv2.erode(solid_u8, np.ones((3, 3), np.uint8), borderValue=0).astype(bool)
+    outer_HW = ~cv2.dilate(solid_u8, np.ones((3, 3), np.uint8)).astype(bool)
+    depth_HW = cv2.distanceTransform(solid_u8, cv2.DIST_L2, 3)
+    deep_HW = mask_HW & (depth_HW > 0.35 * depth_HW.max())
+    level_HW = np.where(filled_HW, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
     level_HW[inner_HW & ((distance_HW > 4) | deep_HW)] = SURE_PRODUCT
     level_HW[(outer_HW & (distance_HW < 3)) | ~allowed_HW] = SURE_BACKDROP
     return level_HW
@@ -261,9 +273,23 @@ def coarse_levels(photo_HW3: NDArray[np.uint8], box: Box, *, iterations: int) ->
     if not backdrop:
         return np.where(allowed_HW, MAYBE_PRODUCT, SURE_BACKDROP).astype(np.uint8)
     distance_HW = backdrop_distance(lab_HW3, backdrop)
-    level_HW = seed_map(distance_HW, edge_strength(lab_HW3), allowed_HW)
-    mask_HW = cut(photo_HW3, level_HW, iterations=iterations)
+    marks_HW = visible_marks(distance_HW, edge_strength(lab_HW3), allowed_HW)
+    level_HW = seed_map(marks_HW, distance_HW, allowed_HW)
+    mask_HW = cut(photo_HW3, seed_labels(level_HW, distance_HW), iterations=iterations)
+    if box_fit(mask_HW, box) < _TIGHT:
+        # A tight box is touched on all four sides (Lempitsky et al., ICCV 2009); this mask leaves part of it empty.
+        inner_HW = cv2.erode(allowed_HW.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+        second_HW = cut(photo_HW3, hull_labels(marks_HW & inner_HW, allowed_HW), iterations=iterations)
+        mask_HW = max(mask_HW, second_HW, key=lambda one_HW: box_fit(one_HW, box))
     return trust(mask_HW, distance_HW, allowed_HW)
+
+
+def box_fit(mask_HW: NDArray[np.bool_], box: Box) -> float:
+    """IoU of the mask's own box with the given one; 0 for an empty mask."""
+    own = mask_box(mask_HW)
+    if own is None:
+        return 0.0
+    return float(iou_matrix(np.array([own], np.float32), np.array([box], np.float32))[0, 0])
 
 
 def propose_box(photo_HW3: NDArray[np.uint8], *, working_size: int = 240) -> Box | None:
@@ -350,14 +376,10 @@ def coarse_mask(
 
 
 def fill_quality(levels_HW: NDArray[np.uint8], box: Box) -> float:
-    """IoU of the mask's own box with the given one, times the share of sure pixels in the box (0 for an empty mask)."""
-    own = mask_box(levels_HW >= MAYBE_PRODUCT)
-    if own is None:
-        return 0.0
-    fit = iou_matrix(np.array([own], np.float32), np.array([box], np.float32))[0, 0]
+    """How well the mask fits its box, down to half of that as the sure pixels in the box get fewer; 0 if empty."""
     inside_HW = inside_box(box, height=levels_HW.shape[0], width=levels_HW.shape[1])
     sure = np.isin(levels_HW[inside_HW], (SURE_BACKDROP, SURE_PRODUCT)).mean()
-    return float(fit * sure)
+    return box_fit(levels_HW >= MAYBE_PRODUCT, box) * (0.5 + 0.5 * float(sure))
 
 
 @stage(CoarseParams)
