@@ -2,7 +2,7 @@
 
 Rows: "board/00" (the board that most photos show), "board/01", …: PNG at the size of the pool's photos. Attributes:
 `photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short) sides
-of single products), `tones` (percentiles of the products' colours), `places` (where products lie). Boards given by the
+of single products), `tones` (percentiles of the products' colours), `places` (where products lie), `jpeg_quality` (of the files). Boards given by the
 user, photos of the empty board, take the place of recovered ones; the looks are measured against them all the same.
 """
 
@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.images import encode_png
+from storage.images import decode_rgb, encode_png
 from storage.manifest import Manifest, ManifestRow
 from tasks.empty_board import EmptyBoard, board_groups, recover_board, shrink
 from tasks.light import Floats, light_gain
 from tasks.look import (
     PhotoLook,
     detail_share,
+    jpeg_quality_of,
     noise_level,
     places_of,
     product_mask,
@@ -43,18 +44,32 @@ Mask = NDArray[np.bool_]
 def photo_look(photo_HW3: Photos, *, light_C6: Floats, departure_hw3: Floats, products_hw: Mask) -> PhotoLook:
     """The look of one photo whose board and light are known."""
     height, width = photo_HW3.shape[:2]
-    products_HW = _enlarged(products_hw, height=height, width=width)
     bare_hw = np.abs(departure_hw3).max(-1) < 0.05
     grey_HW = cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
     ambient, directed, angle = shadow_profile(departure_hw3, products_hw=products_hw)
     return PhotoLook(
         light_C6=[[round(float(value), 5) for value in row] for row in light_C6],
         noise=round(noise_level(photo_HW3, bare_HW=_enlarged(bare_hw, height=height, width=width)), 4),
-        detail=round(detail_share(grey_HW, mask_HW=products_HW), 5),
+        detail=round(detail_share(grey_HW, mask_HW=_well_inside(products_hw, height=height, width=width)), 5),
         ambient=round(ambient, 4),
         directed=round(directed, 4),
         angle=round(angle, 4),
     )
+
+
+def _well_inside(products_hw: Mask, *, height: int, width: int) -> Mask:
+    """The products at the photo's size without a rim, which may show board."""
+    core_hw = cv2.erode(products_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return _enlarged(core_hw, height=height, width=width)
+
+
+def levelled_colours(photo_HW3: Photos, *, light_C6: Floats, products_hw: Mask, most: int = 4000) -> Floats:
+    """Colours of the products as they would be under the board's own light, float32 [M, 3]."""
+    height, width = photo_HW3.shape[:2]
+    rows_M, columns_M = np.nonzero(_well_inside(products_hw, height=height, width=width))
+    some = slice(None, None, max(1, len(rows_M) // most))
+    gain_HW3 = light_gain(light_C6, height=height, width=width)
+    return photo_HW3[rows_M[some], columns_M[some]] / gain_HW3[rows_M[some], columns_M[some]]
 
 
 def _enlarged(mask_hw: Mask, *, height: int, width: int) -> Mask:
@@ -72,8 +87,7 @@ def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Sequen
         looks.append(photo_look(photo_HW3, light_C6=light_C6, departure_hw3=departure_hw3, products_hw=products_hw))
         blobs.append(single_blobs(score_hw, height=height, width=width))
         masks.append(products_hw)
-        levelled_hw3 = shrink(photo_HW3) / light_gain(light_C6, height=products_hw.shape[0], width=products_hw.shape[1])
-        pixels.append(levelled_hw3[products_hw][::5])
+        pixels.append(levelled_colours(photo_HW3, light_C6=light_C6, products_hw=products_hw))
     return {
         "photos": len(photos_PHW3),
         "holes": round(board.holes, 5),
@@ -110,17 +124,25 @@ def saliency_predictor(context: StageContext, network: Manifest, *, working_size
 
 @stage(BoardParams)
 def board(
-    context: StageContext, *, params: BoardParams, pool: Manifest, network: Manifest | None = None, own: Manifest | None = None
+    context: StageContext,
+    *,
+    params: BoardParams,
+    pool: Manifest,
+    network: Manifest | None = None,
+    own: Manifest | None = None,
 ) -> None:
     """Recover the boards; see the module's docstring. `own`: photos of the empty board by the user."""
     rows = chosen_rows(pool, most=params.photos)
-    photos_PHW3 = np.stack(list(context.map(context.read_rgb, rows, what="pool photos")))
+    files = list(context.map(context.read, rows, what="pool photos"))
+    photos_PHW3 = np.stack(list(context.map(decode_rgb, files, what="pool photos decoded")))
+    qualities = [quality for quality in map(jpeg_quality_of, files) if quality is not None]
     predict = None if network is None else saliency_predictor(context, network, working_size=params.working_size)
     saliency = None if predict is None else list(context.map(predict, list(photos_PHW3), what="saliency"))
     for number, group in enumerate(board_groups(photos_PHW3, most=params.boards)):
         maps = None if saliency is None else np.stack([saliency[index] for index in group])
         found = recover_board(photos_PHW3[group], products_Phw=maps)
         attributes = board_attributes(photos_PHW3[group], board=found, saliency=maps)
+        attributes["jpeg_quality"] = int(np.median(qualities)) if qualities else None
         given = None if own is None else context.read_rgb(own.ok[number % len(own.ok)])
         picture_HW3 = np.clip(np.rint(found.board_HW3), 0, 255).astype(np.uint8) if given is None else given
         row = ManifestRow(

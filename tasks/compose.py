@@ -28,7 +28,7 @@ from tasks.layout import (
     Floats,
     Ground,
     bump,
-    cell_mask,
+    cover_of,
     draw_counts,
     draw_skus,
     empty_ground,
@@ -67,10 +67,16 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """An item with its place: rgba_hw4 is turned and scaled, its corner lies at (x, y) in photo pixels."""
+    """An item with its place: turned and scaled, its corner at (x, y) in photo pixels.
+
+    cover_hw: its alpha on the layout's grid. solid_hw: 255 where the alpha is at least one half, else 0.
+    """
 
     sprite: Sprite
-    rgba_hw4: Photo
+    colours_hw3: Photo
+    alpha_hw: Photo
+    solid_hw: Photo
+    cover_hw: Photo
     x: int
     y: int
 
@@ -188,8 +194,7 @@ def lay_out(
     items: list[Item] = []
     last: Item | None = None
     for wish in wishes:
-        rgba_hw4 = warp_sprite(wish.sprite.rgba_hw4, matrix_22=wish.matrix_22)
-        last = _place(wish, rgba_hw4, ground=ground, density_HW=density_HW, last=last, params=params, generator=generator)
+        last = _place(wish, ground=ground, density_HW=density_HW, last=last, params=params, generator=generator)
         if last is not None:
             items.append(last)
     return items
@@ -197,7 +202,6 @@ def lay_out(
 
 def _place(
     wish: Wish,
-    rgba_hw4: Photo,
     *,
     ground: Ground,
     density_HW: Floats,
@@ -206,19 +210,27 @@ def _place(
     generator: np.random.Generator,
 ) -> Item | None:
     """The item at a place beside the last one, else at a place of the photo's arrangement, else anywhere."""
-    mask_hw = cell_mask(cv2.extractChannel(rgba_hw4, 3), cell=ground.cell)
-    free = left_out(params, "layout")
-    limit, overlap = (0.0, 0.5) if free else (params.min_visible, wish.overlap)
+    rgba_hw4 = warp_sprite(wish.sprite.rgba_hw4, matrix_22=wish.matrix_22)
+    alpha_hw = cv2.extractChannel(rgba_hw4, 3)
+    cover_hw = cover_of(alpha_hw, cell=ground.cell)
+    mask_hw = cover_hw > 127
+    limit, overlap = (0.0, 0.5) if left_out(params, "layout") else (params.min_visible, wish.overlap)
     welcome = [density_HW, np.ones_like(density_HW)]
     if wish.beside and last is not None:
         welcome.insert(0, _beside(wish, last, ground=ground, generator=generator))
     for welcome_HW in welcome:
-        place = find_place(
-            ground, mask_hw, density_HW=welcome_HW, overlap=overlap, limit=limit, generator=generator
-        )
+        place = find_place(ground, mask_hw, density_HW=welcome_HW, overlap=overlap, limit=limit, generator=generator)
         if place is not None:
             put(ground, mask_hw, x=place[0], y=place[1])
-            return Item(sprite=wish.sprite, rgba_hw4=rgba_hw4, x=place[0] * ground.cell, y=place[1] * ground.cell)
+            return Item(
+                sprite=wish.sprite,
+                colours_hw3=cv2.cvtColor(rgba_hw4, cv2.COLOR_RGBA2RGB),
+                alpha_hw=alpha_hw,
+                solid_hw=cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1],
+                cover_hw=cover_hw,
+                x=place[0] * ground.cell,
+                y=place[1] * ground.cell,
+            )
     return None
 
 
@@ -227,8 +239,8 @@ def _beside(wish: Wish, last: Item, *, ground: Ground, generator: np.random.Gene
     height, width = ground.labels_HW.shape
     across = wish.sprite.axis + wish.angle + np.pi / 2
     step = wish.sprite.sides[1] * generator.uniform(1.0, 1.15) / ground.cell
-    x = (last.x + last.rgba_hw4.shape[1] / 2) / ground.cell
-    y = (last.y + last.rgba_hw4.shape[0] / 2) / ground.cell
+    x = (last.x + last.alpha_hw.shape[1] / 2) / ground.cell
+    y = (last.y + last.alpha_hw.shape[0] / 2) / ground.cell
     offsets = (step * np.cos(across), step * np.sin(across))
     hills = [bump(height, width, x=x + sign * offsets[0], y=y + sign * offsets[1], spread=1.0) for sign in (1, -1)]
     welcome_HW = hills[0] + hills[1]
@@ -242,27 +254,33 @@ def paint(
     """The canvas with all items on it, the map of who is on top, and the items (one that hides another too much is left out)."""
     canvas_HW3 = _board_canvas(scene, params=params)
     labels_HW = np.zeros(canvas_HW3.shape[:2], np.uint8)
+    cell = empty_ground(*labels_HW.shape).cell
     areas, visible = [0], [0]
     limit = 0.0 if left_out(params, "layout") else params.min_visible
     kept: list[Item] = []
     for item in items:
         blend = "hard" if params.recipe == "paper" else _draw(generator, dict(params.blends))
-        alpha_hw, solid_hw = _alpha_of(item, inside=labels_HW.shape)
-        window = slice(item.y, item.y + alpha_hw.shape[0]), slice(item.x, item.x + alpha_hw.shape[1])
-        hidden = cv2.calcHist([labels_HW[window]], [0], solid_hw, [len(areas)], [0, len(areas)]).ravel()
-        if any(visible[k] - hidden[k] < limit * areas[k] for k in np.flatnonzero(hidden[1:]) + 1):
+        window = window_of(item)
+        hidden = cv2.calcHist([labels_HW[window]], [0], item.solid_hw, [len(areas)], [0, len(areas)]).ravel()
+        if any(visible[k] - hidden[k] < limit * areas[k] for k in range(1, len(areas)) if hidden[k]):
             continue
         visible = [count - int(lost) for count, lost in zip(visible, hidden, strict=True)]
         if not left_out(params, "shadow"):
-            darken(canvas_HW3, alpha_hw, x=item.x, y=item.y, height=item.sprite.height, lamp=scene.lamp)
-        colours_hw3 = _lit_colours(item, alpha_hw.shape, scene=scene, size=labels_HW.shape, params=params)
+            darken(canvas_HW3, item.cover_hw, cell=cell, x=item.x, y=item.y, height=item.sprite.height, lamp=scene.lamp)
         lay = paste_poisson if blend == "poisson" else paste
-        lay(canvas_HW3[window], colours_hw3, alpha_hw=edge_alpha(alpha_hw, blend=blend))
+        colours_hw3 = _lit_colours(item, scene=scene, size=labels_HW.shape, params=params)
+        lay(canvas_HW3[window], colours_hw3, alpha_hw=edge_alpha(item.alpha_hw, blend=blend))
         kept.append(item)
-        cv2.copyTo(np.full_like(solid_hw, len(kept)), solid_hw, labels_HW[window])
-        areas.append(cv2.countNonZero(solid_hw))
+        labels_HW[window][item.solid_hw > 0] = len(kept)
+        areas.append(cv2.countNonZero(item.solid_hw))
         visible.append(areas[-1])
     return canvas_HW3, labels_HW, kept
+
+
+def window_of(item: Item) -> tuple[slice, slice]:
+    """The pixels of the photo that an item's crop covers."""
+    height, width = item.alpha_hw.shape
+    return slice(item.y, item.y + height), slice(item.x, item.x + width)
 
 
 def _board_canvas(scene: Scene, *, params: ComposeParams) -> Photo:
@@ -272,24 +290,16 @@ def _board_canvas(scene: Scene, *, params: ComposeParams) -> Photo:
     return canvas_HW3
 
 
-def _alpha_of(item: Item, *, inside: tuple[int, ...]) -> tuple[Photo, Photo]:
-    """The alpha of an item and its solid pixels (255 or 0), cut at the photo's lower and right edge."""
-    alpha_hw = cv2.extractChannel(item.rgba_hw4, 3)[: inside[0] - item.y, : inside[1] - item.x]
-    return np.ascontiguousarray(alpha_hw), np.asarray(cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1])
-
-
-def _lit_colours(
-    item: Item, shape: tuple[int, ...], *, scene: Scene, size: tuple[int, ...], params: ComposeParams
-) -> Photo:
+def _lit_colours(item: Item, *, scene: Scene, size: tuple[int, ...], params: ComposeParams) -> Photo:
     """The item's colours under the photo's light at its place."""
-    colours_hw3 = cv2.cvtColor(item.rgba_hw4, cv2.COLOR_RGBA2RGB)[: shape[0], : shape[1]]
     if left_out(params, "light"):
-        return colours_hw3
+        return item.colours_hw3
+    height, width = item.alpha_hw.shape
     rows, columns = scene.board.shade_hw3.shape[:2]
-    row = min(int((item.y + shape[0] / 2) / size[0] * rows), rows - 1)
-    column = min(int((item.x + shape[1] / 2) / size[1] * columns), columns - 1)
+    row = min(int((item.y + height / 2) / size[0] * rows), rows - 1)
+    column = min(int((item.x + width / 2) / size[1] * columns), columns - 1)
     table_L3 = np.minimum(scene.table_L3 * (255 * scene.board.shade_hw3[row, column]), 255)
-    return np.asarray(cv2.LUT(colours_hw3, table_L3.astype(np.uint8)[None]))
+    return np.asarray(cv2.LUT(item.colours_hw3, table_L3.astype(np.uint8)[None]))
 
 
 def photograph(
@@ -310,10 +320,9 @@ def label_items(items: list[Item], *, labels_HW: NDArray[np.uint8], amodal: bool
 
 
 def _label_item(item: Item, label: int, *, labels_HW: NDArray[np.uint8], amodal: bool) -> ManifestObject:
-    _, solid_hw = _alpha_of(item, inside=labels_HW.shape)
-    height, width = solid_hw.shape
-    visible_hw = cv2.inRange(labels_HW[item.y : item.y + height, item.x : item.x + width], label, label)
-    whole = _box(solid_hw, item)
+    visible_hw = cv2.inRange(labels_HW[window_of(item)], label, label)
+    whole = _box(item.solid_hw, item)
+    height, width = labels_HW.shape
     box = whole if amodal or not visible_hw.any() else _box(visible_hw, item)
     return ManifestObject(
         category=item.sprite.category,
@@ -321,8 +330,8 @@ def _label_item(item: Item, label: int, *, labels_HW: NDArray[np.uint8], amodal:
         box=box,
         amodal_box=whole,
         centre=((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
-        visible_fraction=cv2.countNonZero(visible_hw) / cv2.countNonZero(solid_hw),
-        mask_rle=encode_crop(visible_hw > 0, x=item.x, y=item.y, height=labels_HW.shape[0], width=labels_HW.shape[1]),
+        visible_fraction=cv2.countNonZero(visible_hw) / cv2.countNonZero(item.solid_hw),
+        mask_rle=encode_crop(visible_hw > 0, x=item.x, y=item.y, height=height, width=width),
         source=item.sprite.item_id,
     )
 
@@ -350,15 +359,21 @@ def photo_row(composed: Composed, *, index: int) -> ManifestRow:
 def encoded_photo(index: int, *, kit: Kit, params: ComposeParams) -> tuple[bytes, ManifestRow]:
     """Photo `index` as JPEG bytes and its row."""
     composed = compose_photo(kit, params=params, index=index)
-    return encode_jpeg(composed.photo_HW3, quality=params.jpeg_quality), photo_row(composed, index=index)
+    return encode_jpeg(composed.photo_HW3, quality=kit.jpeg_quality), photo_row(composed, index=index)
 
 
 @stage(ComposeParams)
 def compose(
-    context: StageContext, *, params: ComposeParams, catalog: Manifest, poses: Manifest, boards: Manifest
+    context: StageContext,
+    *,
+    params: ComposeParams,
+    catalog: Manifest,
+    poses: Manifest,
+    boards: Manifest,
+    pool: Manifest,
 ) -> None:
     """Compose `params.photos` synthetic photos; see the module's docstring."""
-    kit = build_kit(context, params=params, catalog=catalog, poses=poses, boards=boards)
+    kit = build_kit(context, params=params, catalog=catalog, poses=poses, boards=boards, pool=pool)
     made: Iterator[tuple[bytes, ManifestRow]] = context.map(
         partial(encoded_photo, kit=kit, params=params), range(params.photos), what="synthetic photos"
     )

@@ -17,18 +17,20 @@ from storage.manifest import Manifest, ManifestRow
 from tasks.blend import noise_field
 from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
+from tasks.match_scale import features_of, matched_scale, sprite_features
 from tasks.params import ComposeParams
-from tasks.shadow import LampStrength
 from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
 from tasks.sprites import (
     Cutout,
     Kit,
     LitBoard,
+    Sprite,
     blur_of_detail,
     cumulated_shares,
     fit_tone,
     light_board,
     look_alikes,
+    noise_of_file,
     outline_of,
     percentiles_of,
     scale_cutouts,
@@ -38,11 +40,21 @@ from tasks.sprites import (
 if TYPE_CHECKING:
     from tasks.context import StageContext
 
+Photo = NDArray[np.uint8]
+
+_SEARCHED = 60
+_PLAIN_QUALITY = 90
 _PLAIN_LOOK = PhotoLook(light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0)
 
 
 def build_kit(
-    context: StageContext, *, params: ComposeParams, catalog: Manifest, poses: Manifest, boards: Manifest
+    context: StageContext,
+    *,
+    params: ComposeParams,
+    catalog: Manifest,
+    poses: Manifest,
+    boards: Manifest,
+    pool: Manifest,
 ) -> Kit:
     """Everything that photos are composed of, in memory.
 
@@ -55,20 +67,29 @@ def build_kit(
 
     def cutout(row: ManifestRow) -> Cutout:
         sku = str(row.sku)
-        factor = factors(sku, _camera_of(row))
-        weight = float(row.attributes.get("weight", 1.0))
-        rgba_HW4 = context.read_rgba(row)
         return Cutout(
-            item_id=row.item_id, sku=sku, category=categories[sku], rgba_HW4=rgba_HW4, weight=weight, factor=factor
+            item_id=row.item_id,
+            sku=sku,
+            category=categories[sku],
+            rgba_HW4=context.read_rgba(row),
+            weight=_weight_of(row),
+            factor=factors(sku, _camera_of(row)),
         )
 
     cutouts = list(context.map(cutout, rows, what="sprites"))
     found = [row for row in boards.ok if row.item_id.startswith("board/")]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
-    scale = params.scale * catalog_scale(cutouts, boards=found)
+    scale = catalog_scale(cutouts, boards=found, photos=_read_evenly(context, pool, most=params.scale_photos))
     context.report(catalog_scale=scale)
-    return assemble(cutouts, scale=scale, boards=found, pictures=[context.read_rgb(row) for row in found], params=params)
+    pictures = [context.read_rgb(row) for row in found]
+    return assemble(cutouts, scale=params.scale * scale, boards=found, pictures=pictures, params=params)
+
+
+def _read_evenly(context: StageContext, pool: Manifest, *, most: int) -> list[Photo]:
+    """At most `most` photos, spread over the pool."""
+    positions = np.unique(np.linspace(0, len(pool.ok) - 1, min(most, len(pool.ok))).round().astype(int))
+    return list(context.map(context.read_rgb, [pool.ok[position] for position in positions], what="pool photos"))
 
 
 def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[ManifestRow]:
@@ -78,10 +99,16 @@ def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[Man
         by_sku.setdefault(str(row.sku), []).append(row)
     missing = sorted(set(skus) - set(by_sku))
     if missing or not by_sku:
-        raise ValueError(f"skus: expected products with sprites in {poses.url}, got none for {missing or 'any product'}")
+        raise ValueError(
+            f"skus: expected products with sprites in {poses.url}, got none for {missing or 'any product'}"
+        )
     wanted = sorted(skus or by_sku)
-    ranked = {sku: sorted(by_sku[sku], key=lambda row: -float(row.attributes.get("weight", 1.0))) for sku in wanted}
+    ranked = {sku: sorted(by_sku[sku], key=lambda row: -_weight_of(row)) for sku in wanted}
     return [row for sku in wanted for row in (ranked[sku][:most] if most else ranked[sku])]
+
+
+def _weight_of(row: ManifestRow) -> float:
+    return float(row.attributes.get("weight", 1.0))
 
 
 def _camera_of(row: ManifestRow) -> int:
@@ -128,15 +155,36 @@ def _millimetres(categories: Sequence[Category]) -> dict[str, float]:
     return {sku: float(max(size)) for sku, size in sizes.items() if size}
 
 
-def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow]) -> float:
-    """Board pixels for each catalog pixel, from the sizes of single products in the pool; 1 if none were seen."""
+def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], photos: Sequence[Photo]) -> float:
+    """Board pixels for each comparable catalog pixel.
+
+    Measured on sprites that are found in pool photos; if too few are, from the sizes of single products in the pool;
+    1 if none were seen either.
+    """
+    searched = likeliest(cutouts, most=_SEARCHED)
+    found = matched_scale(
+        [sprite_features(one.rgba_HW4) for one in searched],
+        factors=[one.factor for one in searched],
+        photos=[features_of(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY)) for photo_HW3 in photos],
+    )
     blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
-    if len(blobs_N2) == 0:
-        return 1.0
+    if found is not None or len(blobs_N2) == 0:
+        return found or 1.0
     sides_M2 = np.asarray([outline_of(one.rgba_HW4[..., 3])[1] for one in cutouts], np.float32)
     sides_M2 *= np.asarray([[one.factor] for one in cutouts], np.float32)
     weights_M = np.asarray([one.weight for one in cutouts], np.float32)
     return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
+
+
+def likeliest(cutouts: Sequence[Cutout], *, most: int) -> list[Cutout]:
+    """About `most` cutouts: the likeliest views of as many products as there is room for."""
+    by_sku: dict[str, list[Cutout]] = {}
+    for one in cutouts:
+        by_sku.setdefault(one.sku, []).append(one)
+    each = max(2, most // len(by_sku))
+    ranked = [sorted(group, key=lambda one: -one.weight)[:each] for group in by_sku.values()]
+    step = max(1, len(ranked) * each // most)
+    return [one for group in ranked[::step] for one in group]
 
 
 def assemble(
@@ -144,26 +192,31 @@ def assemble(
     *,
     scale: float,
     boards: Sequence[ManifestRow],
-    pictures: Sequence[NDArray[np.uint8]],
+    pictures: Sequence[Photo],
     params: ComposeParams,
 ) -> Kit:
     """The kit out of cutouts and board pictures (with the boards' attributes, see `tasks.board`)."""
     sprites = scale_cutouts(cutouts, scale=scale)
     places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
-    lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sprites_blur=sprites, params=params)
-    by_sku: dict[str, list] = {}
+    scaled = [_resized(picture_HW3, scale=params.scale) for picture_HW3 in pictures]
+    noise_HW3 = noise_field(*scaled[0].shape[:2], generator=np.random.default_rng((params.seed, 0, 0)))
+    quality = params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY
+    lit = lit_boards(boards, pictures=scaled, places_hw=places_hw, sprites=sprites, noise_HW3=noise_HW3, params=params)
+    by_sku: dict[str, list[Sprite]] = {}
     for sprite in sprites:
         by_sku.setdefault(sprite.sku, []).append(sprite)
-    height, width = lit[0].canvas_HW3.shape[:2]
     tones = [row.attributes["tones"] for row in boards if row.attributes.get("tones")]
     return Kit(
         sprites=by_sku,
         shares={sku: cumulated_shares(group) for sku, group in by_sku.items()},
         boards=lit,
         mates=look_alikes(sprites),
-        tone_32=fit_tone(percentiles_of(sprite_pixels(sprites)), np.asarray(tones[0], np.float32)) if tones else _no_tone(),
+        tone_32=fit_tone(percentiles_of(sprite_pixels(sprites)), np.asarray(tones[0], np.float32))
+        if tones
+        else _no_tone(),
         places_hw=places_hw,
-        noise_HW3=noise_field(height, width, generator=np.random.default_rng((params.seed, 0, 0))),
+        noise_HW3=noise_HW3,
+        jpeg_quality=int(quality),
     )
 
 
@@ -172,22 +225,28 @@ def _no_tone() -> Floats:
 
 
 def lit_boards(
-    boards: Sequence[ManifestRow], *, pictures: Sequence[NDArray[np.uint8]], places_hw: Floats, sprites_blur: Sequence, params: ComposeParams
+    boards: Sequence[ManifestRow],
+    *,
+    pictures: Sequence[Photo],
+    places_hw: Floats,
+    sprites: Sequence[Sprite],
+    noise_HW3: Photo,
+    params: ComposeParams,
 ) -> list[LitBoard]:
     """The boards under the lights of pool photos, at most `params.lit_boards`, spread evenly over the photos."""
     looks = [(number, look) for number, row in enumerate(boards) for look in _looks_of(row)]
     chosen = np.unique(np.linspace(0, len(looks) - 1, min(params.lit_boards, len(looks))).round().astype(int))
     looks = [looks[index] for index in chosen]
-    blurs = blur_of_detail(sprites_blur, details=[look.detail for _, look in looks])
-    scaled = [_resized(picture, scale=params.scale) for picture in pictures]
+    blurs = blur_of_detail(sprites, details=[look.detail for _, look in looks])
+    quality = boards[0].attributes.get("jpeg_quality") or 100
+    noise = noise_of_file(
+        float(np.median([look.noise for _, look in looks])),
+        board_HW3=pictures[0],
+        quality=int(quality),
+        field_HW3=noise_HW3,
+    )
     return [
-        light_board(
-            scaled[number],
-            look=look,
-            places_hw=places_hw,
-            blur=blur,
-            shadows=LampStrength(ambient=look.ambient, directed=look.directed),
-        )
+        light_board(pictures[number], look=look, places_hw=places_hw, noise=noise, blur=blur)
         for (number, look), blur in zip(looks, blurs, strict=True)
     ]
 
@@ -196,7 +255,7 @@ def _looks_of(row: ManifestRow) -> list[PhotoLook]:
     return [PhotoLook(**look) for look in row.attributes.get("looks", [])] or [_PLAIN_LOOK]
 
 
-def _resized(picture_HW3: NDArray[np.uint8], *, scale: float) -> NDArray[np.uint8]:
+def _resized(picture_HW3: Photo, *, scale: float) -> Photo:
     if scale == 1:
         return picture_HW3
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC

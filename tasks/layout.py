@@ -122,19 +122,18 @@ def gathering(kind: str, *, places_hw: Floats, height: int, width: int, generato
     return np.ones((height, width), np.float32)
 
 
-def cell_mask(alpha_hw: NDArray[np.uint8], *, cell: int) -> Mask:
-    """A product's alpha on the grid: the cells of which it covers at least half."""
+def cover_of(alpha_hw: NDArray[np.uint8], *, cell: int) -> NDArray[np.uint8]:
+    """How much of each cell an alpha covers, 0..255; the last cells may reach beyond the crop."""
     height, width = alpha_hw.shape
     size = -(-width // cell), -(-height // cell)
-    framed_hw = cv2.copyMakeBorder(
-        alpha_hw, 0, size[1] * cell - height, 0, size[0] * cell - width, cv2.BORDER_CONSTANT, value=0
-    )
-    return np.asarray(cv2.resize(framed_hw, size, interpolation=cv2.INTER_AREA) > 127)
+    down, right = size[1] * cell - height, size[0] * cell - width
+    framed_hw = cv2.copyMakeBorder(alpha_hw, 0, down, 0, right, cv2.BORDER_CONSTANT, value=0)
+    return np.asarray(cv2.resize(framed_hw, size, interpolation=cv2.INTER_AREA))
 
 
 def draw_counts(skus: int, items: int, *, generator: np.random.Generator) -> list[int]:
     """How many of each of `skus` products a photo of `items` items has: at least one each, the rest at random."""
-    extra = generator.multinomial(max(0, items - skus), generator.dirichlet(np.full(skus, 1.5)))
+    extra = generator.multinomial(max(0, items - skus), generator.dirichlet(np.full(skus, 3.0)))
     return [1 + int(count) for count in extra]
 
 

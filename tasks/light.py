@@ -34,7 +34,9 @@ def _stretched(values_hw3: Floats, *, height: int, width: int) -> Floats:
     rows, columns = values_hw3.shape[:2]
     matrix_23 = np.asarray([[(columns - 1) / (width - 1), 0, 0], [0, (rows - 1) / (height - 1), 0]], np.float64)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(values_hw3, matrix_23, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE))
+    return np.asarray(
+        cv2.warpAffine(values_hw3, matrix_23, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    )
 
 
 def fit_surface(terms_M6: Floats, values_MC: Floats, *, rounds: int = 4) -> Floats:

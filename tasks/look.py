@@ -57,7 +57,9 @@ def product_score(departure_hw3: Floats, *, saliency_hw: Floats | None) -> Float
     chroma_hw = np.abs(departure_hw3 - grey_hw[..., None]).max(-1)
     found_hw = (chroma_hw > 0.06) | (grey_hw > 0.08) | (grey_hw < -0.8)
     strength_hw = np.abs(departure_hw3).max(-1)
-    return np.asarray(found_hw * strength_hw / np.maximum(cv2.dilate(strength_hw, np.ones((5, 5), np.uint8)), 1e-3), np.float32)
+    return np.asarray(
+        found_hw * strength_hw / np.maximum(cv2.dilate(strength_hw, np.ones((5, 5), np.uint8)), 1e-3), np.float32
+    )
 
 
 def product_mask(score_hw: Floats) -> Mask:
@@ -69,13 +71,32 @@ def product_mask(score_hw: Floats) -> Mask:
 def noise_level(photo_HW3: Photo, *, bare_HW: Mask) -> float:
     """Standard deviation of the grey noise on the bare board, in grey levels; 0 if nothing is bare.
 
-    Robust estimate from the Laplacian-like mask of Immerkaer, "Fast noise variance estimation", CVIU 1996, which is
-    blind to gradients; the median in place of the mean keeps the edges of overlooked products out.
+    Immerkaer, "Fast noise variance estimation", CVIU 1996: its mask is blind to gradients. Responses beyond the 99th
+    percentile belong to overlooked products and are left out. JPEG takes noise away, so this is that of the file.
     """
     grey_HW = cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mask_33 = np.asarray([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-    response_M = cv2.filter2D(grey_HW, -1, mask_33)[bare_HW]
-    return float(1.4826 * np.median(np.abs(response_M)) / 6) if response_M.size else 0.0
+    responses_M = np.abs(cv2.filter2D(grey_HW, -1, mask_33)[bare_HW])
+    if responses_M.size == 0:
+        return 0.0
+    usual_M = responses_M[responses_M <= np.percentile(responses_M, 99)]
+    return float(np.sqrt(np.pi / 2) * usual_M.mean() / 6)
+
+
+def jpeg_quality_of(data: bytes) -> int | None:
+    """The IJG quality (1..100) whose luminance table comes closest to that of a JPEG file; None for other files."""
+    start = data.find(b"\xff\xdb") if data.startswith(b"\xff\xd8") else -1
+    # A table of 8-bit entries: marker, length, precision and number (both 0), then 64 values.
+    if start < 0 or len(data) < start + 69 or data[start + 4] != 0:
+        return None
+    total = sum(data[start + 5 : start + 69])
+    return min(range(1, 101), key=lambda quality: abs(_table_sum(quality) - total))
+
+
+def _table_sum(quality: int) -> int:
+    """Sum of the standard luminance table (ITU-T T.81, K.1; 3688 at quality 50) scaled as the IJG library scales it."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    return max(64, min(64 * 255, 3688 * percent // 100))
 
 
 def detail_share(grey_HW: Floats, *, mask_HW: Mask) -> float:

@@ -12,9 +12,12 @@ def encode_crop(mask_hw: NDArray[np.bool_], *, x: int, y: int, height: int, widt
 
     The photo has height x width pixels and holds the crop. Equal to `storage.rle.encode_mask` of the whole mask.
     """
-    framed_wh = np.zeros((mask_hw.shape[1], mask_hw.shape[0] + 2), np.int8)
-    framed_wh[:, 1:-1] = mask_hw.T
-    columns_E, rows_E = np.nonzero(framed_wh[:, 1:] != framed_wh[:, :-1])
+    framed_wh = np.zeros((mask_hw.shape[1], mask_hw.shape[0] + 1), np.bool_)
+    framed_wh[:, :-1] = mask_hw.T
+    flat = framed_wh.ravel()
+    starts_and_ends_E = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    starts_and_ends_E = np.concatenate([[0], starts_and_ends_E]) if flat[0] else starts_and_ends_E
+    columns_E, rows_E = np.divmod(starts_and_ends_E, framed_wh.shape[1])
     edges_E = (columns_E + x) * height + rows_E + y
     # A run that ends at the foot of one column and goes on at the top of the next is one run.
     meeting = np.flatnonzero(edges_E[1:-1:2] == edges_E[2::2]) * 2 + 1

@@ -71,11 +71,12 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    working_size: int = Field(default=256, ge=64, description="longer side of the window in the network, pixels")
-    margin: float = Field(
-        default=0.15, gt=0, le=1, description="backdrop seen around the box, share of its longer side"
-    )
-    radius: float = Field(default=0.012, gt=0, description="guided filter's radius, share of the window's longer side")
+    working_size: int = Field(default=192, ge=64, description="longer side of the window in the network, pixels")
+    margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
+    doubt: float = Field(default=0.1, gt=0, lt=0.5, description="probabilities this near 0 or 1 are not cut again")
+    cut_size: int = Field(default=320, ge=64, description="longer side of the window when the outline is cut to edges")
+    trust: float = Field(default=0.3, ge=0, le=1, description="the network's share in the refined mask, against the cut's")
+    radius: float = Field(default=0.016, gt=0, description="guided filter's radius, share of the window's longer side")
     epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 
@@ -127,7 +128,8 @@ class ComposeParams(StageParams):
         description="levels of clutter, as RPC publishes them",
     )
     scale: float = Field(default=1.0, gt=0, le=4, description="size of the photos relative to the board's")
-    jpeg_quality: int = Field(default=90, ge=1, le=100, description="of the synthetic photos")
+    jpeg_quality: int = Field(default=0, ge=0, le=100, description="of the synthetic photos; 0: that of the pool's files")
+    scale_photos: int = Field(default=16, ge=0, description="pool photos searched for catalog sprites to find their scale")
     min_visible: float = Field(default=0.5, ge=0, le=1, description="least visible fraction of an item's mask")
     arrangements: dict[Literal["pool", "pile", "uniform"], float] = Field(
         default={"pool": 0.6, "pile": 0.25, "uniform": 0.15}, description="shares of where items gather"

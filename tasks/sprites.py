@@ -13,15 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.blend import scale_sprite, warp_sprite
+from storage.images import decode_rgb, encode_jpeg
+from tasks.blend import add_noise, scale_sprite, warp_sprite
 from tasks.light import Floats, light_gain
-from tasks.look import TONE_LEVELS, PhotoLook, detail_share, rectangle_sides
+from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
 from tasks.shadow import LampStrength
 from tasks.sizes import edges_of, height_of_view
 
 Photo = NDArray[np.uint8]
 
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.9, 1.2, 1.6)
+_NOISES = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0, 6.0)
 _THUMBNAIL = 12
 
 
@@ -75,6 +77,7 @@ class Kit:
     """Everything photos are composed of. shares: cumulated sampling weights of each product's sprites.
 
     tone_32: (log gain, exponent) a channel from sprite colours to pool colours. places_hw: where products lie.
+    noise_HW3: the field that windows of noise are cut from.
     """
 
     sprites: Mapping[str, Sequence[Sprite]]
@@ -84,6 +87,7 @@ class Kit:
     tone_32: Floats
     places_hw: Floats
     noise_HW3: Photo
+    jpeg_quality: int
 
 
 def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
@@ -122,8 +126,8 @@ def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
     )
 
 
-def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, blur: float, shadows: LampStrength) -> LitBoard:
-    """The board under a pool photo's light."""
+def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, noise: float, blur: float) -> LitBoard:
+    """The board under a pool photo's light, taken with this noise (grey levels) and blur (pixels)."""
     height, width = board_HW3.shape[:2]
     light_C6 = np.asarray(look.light_C6, np.float32)
     canvas_HW3 = np.clip(np.rint(board_HW3 * light_gain(light_C6, height=height, width=width)), 0, 255)
@@ -133,9 +137,9 @@ def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, blur: f
     return LitBoard(
         canvas_HW3=canvas_HW3.astype(np.uint8),
         shade_hw3=(vignette_hw3 * light_gain(light_C6, height=rows, width=columns)).astype(np.float32),
-        noise=look.noise,
+        noise=noise,
         blur=blur,
-        shadows=shadows,
+        shadows=LampStrength(ambient=look.ambient, directed=look.directed),
     )
 
 
@@ -157,13 +161,32 @@ def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
     return detail_share(blurred_hw, mask_HW=inside_hw)
 
 
+def noise_of_file(level: float, *, board_HW3: Photo, quality: int, field_HW3: Photo) -> float:
+    """The sensor noise (grey levels) that leaves noise of `level` on a bare board in a JPEG file of this quality.
+
+    Compression takes faint noise away altogether; then the most that it takes away is too much, so half of that is used.
+    """
+    side = min(192, *board_HW3.shape[:2])
+    patch_HW3 = board_HW3[:side, :side]
+    bare_HW = np.ones((side, side), np.bool_)
+    left = []
+    for sigma in _NOISES:
+        noisy_HW3 = add_noise(patch_HW3, field_HW3=field_HW3, sigma=sigma, generator=np.random.default_rng(0))
+        left.append(noise_level(decode_rgb(encode_jpeg(noisy_HW3, quality=quality)), bare_HW=bare_HW))
+    gone = [sigma for sigma, rest in zip(_NOISES, left, strict=True) if rest <= max(1.3 * level, 0.05)]
+    rising = np.maximum.accumulate(left)
+    return 0.5 * max(gone, default=0.0) if level <= 0.15 else float(np.interp(level, rising, _NOISES))
+
+
 def sprite_pixels(sprites: Sequence[Sprite], *, most: int = 40000) -> Photo:
     """Colours as photos will show them: each product equally often, its views by weight and area; uint8 [M, 3]."""
     totals: dict[str, float] = {}
     for sprite in sprites:
         totals[sprite.sku] = totals.get(sprite.sku, 0.0) + sprite.weight
     areas = [sprite.sides[0] * sprite.sides[1] for sprite in sprites]
-    shares = np.asarray([sprite.weight / totals[sprite.sku] * area for sprite, area in zip(sprites, areas, strict=True)])
+    shares = np.asarray(
+        [sprite.weight / totals[sprite.sku] * area for sprite, area in zip(sprites, areas, strict=True)]
+    )
     counts = np.ceil(most * shares / shares.sum()).astype(int)
     picked = []
     for sprite, count in zip(sprites, counts, strict=True):
