@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from tasks.evaluation_set import EvaluationSet, Objects
+from tasks.evaluation_set import EvaluationSet, Floats, Ints, Objects
 
 _EVERY_AREA = [0, 1e10]
 _MOST_DETECTIONS = 100
@@ -18,42 +18,38 @@ def coco_map(evaluated: EvaluationSet) -> dict[str, float]:
 
     At most 100 detections a photo and class count, as everywhere in COCO.
     """
-    if not len(evaluated.truth):
+    occurring = np.unique(evaluated.truth.class_M)
+    if not occurring.size:
         return {"mAP50": float("nan"), "mmAP": float("nan")}
-    if not len(evaluated.found):
-        return {"mAP50": 0.0, "mmAP": 0.0}
-    truth = COCO(_coco_json(evaluated, objects=evaluated.truth))
-    found = COCO(_coco_json(evaluated, objects=evaluated.found))
-    evaluation = COCOeval_faster(truth, found, "bbox")
+    precision_KTR = np.stack([_class_precision(evaluated, index=int(index)) for index in occurring])
+    return {"mAP50": float(precision_KTR[:, 0].mean()), "mmAP": float(precision_KTR.mean())}
+
+
+def _class_precision(evaluated: EvaluationSet, *, index: int) -> Floats:
+    """Precision of one class at 10 IoU thresholds and 101 recalls, [10, 101].
+
+    Only the photos that show the class are evaluated: of 24,000 photos with 200 classes that is one pair in twenty.
+    """
+    truth = evaluated.truth.take(evaluated.truth.class_M == index)
+    found = evaluated.found.take(evaluated.found.class_M == index)
+    photos = np.union1d(truth.photo_M, found.photo_M)
+    evaluation = COCOeval_faster(COCO(_coco_json(truth, photos=photos)), COCO(_coco_json(found, photos=photos)), "bbox")
     evaluation.params.areaRng, evaluation.params.areaRngLbl = [_EVERY_AREA], ["all"]
     evaluation.params.maxDets = [_MOST_DETECTIONS]
     evaluation.evaluate()
     evaluation.accumulate()
-    precision_TRK = evaluation.eval["precision"][:, :, :, 0, 0]
-    occurring_TRK = precision_TRK > -1
-    return {
-        "mAP50": float(precision_TRK[0][occurring_TRK[0]].mean()),
-        "mmAP": float(precision_TRK[occurring_TRK].mean()),
-    }
+    return np.asarray(evaluation.eval["precision"][:, :, 0, 0, 0], np.float64)
 
 
-def _coco_json(evaluated: EvaluationSet, *, objects: Objects) -> dict[str, Any]:
+def _coco_json(objects: Objects, *, photos: Ints) -> dict[str, Any]:
     area_M = objects.xywh_M4[:, 2] * objects.xywh_M4[:, 3]
-    columns = (objects.photo_M, objects.class_M, objects.score_M, objects.xywh_M4, area_M)
-    records = zip(*(np.asarray(column).tolist() for column in columns), strict=True)
+    columns = (objects.photo_M, objects.score_M, objects.xywh_M4, area_M)
+    records = zip(*(column.tolist() for column in columns), strict=True)
     return {
-        "images": [{"id": index} for index in range(evaluated.photos)],
-        "categories": [{"id": index, "name": str(index)} for index in range(evaluated.classes)],
+        "images": [{"id": photo} for photo in photos.tolist()],
+        "categories": [{"id": 1, "name": "product"}],
         "annotations": [
-            {
-                "id": place,
-                "image_id": photo,
-                "category_id": index,
-                "score": score,
-                "bbox": xywh,
-                "area": area,
-                "iscrowd": 0,
-            }
-            for place, (photo, index, score, xywh, area) in enumerate(records, start=1)
+            {"id": place, "image_id": photo, "category_id": 1, "score": score, "bbox": xywh, "area": area, "iscrowd": 0}
+            for place, (photo, score, xywh, area) in enumerate(records, start=1)
         ],
     }

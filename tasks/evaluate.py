@@ -184,7 +184,7 @@ def rpctool_table(figures: Mapping[str, Any], *, method: str) -> str:
     """One protocol's figures in rpctool's columns, roundings and alignment."""
     columns = ["level", "method", "cAcc", "mCIoU", "ACD", "mCCD", "mAP50", "mmAP"]
     rows = [
-        [level, method, *(_cell(name, value=figures[level][name]) for name in columns[2:])]
+        [level, method, *(figure_text(name, value=figures[level][name]) for name in columns[2:])]
         for level in (*LEVELS, AVERAGED)
         if level in figures
     ]
@@ -195,13 +195,15 @@ def rpctool_table(figures: Mapping[str, Any], *, method: str) -> str:
     )
 
 
-def _cell(name: str, *, value: float | None) -> str:
+def figure_text(name: str, *, value: float | None) -> str:
+    """A figure as rpctool prints it; it rounds some with numpy (half to even of the scaled value), some with Python."""
     value = math.nan if value is None else float(value)
-    if name in ("cAcc", "mCIoU"):
-        return f"{round(round(value, 4) * 100, 2)}%"
     if name in ("mAP50", "mmAP"):
-        return f"{round(value * 100, 2)}%"
-    return str(round(round(value, 4), 2))
+        return f"{float(np.round(value * 100, 2))}%"
+    rounded = float(np.round(value, 4))
+    if name == "cAcc":
+        return f"{float(np.round(rounded * 100, 2))}%"
+    return f"{round(rounded * 100, 2)}%" if name == "mCIoU" else str(round(rounded, 2))
 
 
 def encode_report(report: Report) -> bytes:

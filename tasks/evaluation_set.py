@@ -164,12 +164,11 @@ def from_coco(
     photo_place = {image["id"]: index for index, image in enumerate(images)}
     class_place = {category["id"]: index for index, category in enumerate(categories)}
     truth, _ = _from_records(
-        [{**one, "score": 1.0} for one in annotations["annotations"]],
-        photo_place=photo_place,
-        class_place=class_place,
-        what="annotations",
+        annotations["annotations"], photo_place=photo_place, class_place=class_place, what="annotations", scored=False
     )
-    found, warnings = _from_records(results, photo_place=photo_place, class_place=class_place, what="results")
+    found, warnings = _from_records(
+        results, photo_place=photo_place, class_place=class_place, what="results", scored=True
+    )
     sizes_N2 = np.array([(image.get("width") or 0, image.get("height") or 0) for image in images], np.float64)
     warnings += _check_boxes(found, sizes_N2=sizes_N2)
     levels = tuple(str(image.get("level") or "") for image in images)
@@ -202,13 +201,20 @@ def _check_annotations(annotations: Mapping[str, Any]) -> None:
 
 
 def _from_records(
-    records: Sequence[Mapping[str, Any]], *, photo_place: Mapping[Any, int], class_place: Mapping[Any, int], what: str
+    records: Sequence[Mapping[str, Any]],
+    *,
+    photo_place: Mapping[Any, int],
+    class_place: Mapping[Any, int],
+    what: str,
+    scored: bool,
 ) -> tuple[Objects, list[str]]:
-    _check_keys(records, what=what)
-    photo_M = np.asarray([photo_place.get(one["image_id"], -1) for one in records], np.int64)
-    class_M = np.asarray([class_place.get(one["category_id"], -1) for one in records], np.int64)
-    score_M = np.asarray([one["score"] for one in records], np.float64)
-    xywh_M4 = _xywh(records, what=what)
+    try:
+        photo_M = np.asarray([photo_place.get(one["image_id"], -1) for one in records], np.int64)
+        class_M = np.asarray([class_place.get(one["category_id"], -1) for one in records], np.int64)
+        score_M = np.asarray([one["score"] for one in records], np.float64) if scored else np.ones(len(records))
+        xywh_M4 = _xywh(records, what=what)
+    except KeyError as error:
+        raise ValueError(f"{what}: expected {error} in each of {len(records)}, got some without") from error
     _check_categories(
         [one["category_id"] for one, index in zip(records, class_M, strict=True) if index < 0],
         known=class_place,
@@ -228,13 +234,6 @@ def _from_records(
             "are these logits or percentages?"
         )
     return Objects(photo_M=photo_M, class_M=class_M, score_M=score_M, xywh_M4=xywh_M4).take(usable_M), warnings
-
-
-def _check_keys(records: Sequence[Mapping[str, Any]], *, what: str) -> None:
-    wanted = {"image_id", "category_id", "score", "bbox"}
-    for index, one in enumerate(records):
-        if not wanted <= one.keys():
-            raise ValueError(f"{what}[{index}]: expected keys {sorted(wanted)}, got {sorted(one)}")
 
 
 def _xywh(records: Sequence[Mapping[str, Any]], *, what: str) -> Floats:
