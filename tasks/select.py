@@ -88,15 +88,15 @@ def unlabelled(row: ManifestRow) -> PoolPhoto:
     )
 
 
-def predicted(photo: PoolPhoto, *, predictions: Sequence[Manifest]) -> Predicted:
-    """A photo with its predictions: the first manifest has the photo as it is, the others augmented views of it.
+def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[Manifest] = ()) -> Predicted:
+    """A photo with its predictions: of the photo as it is, and of augmented views of it.
 
     Raises:
         ValueError: a prediction or the counting view's count is missing.
     """
-    rows = [manifest.by_id.get(photo.item_id) for manifest in predictions]
+    rows = [manifest.by_id.get(photo.item_id) for manifest in (predictions, *other_views)]
     found = [row for row in rows if row is not None]
-    if len(found) < len(rows) or not found:
+    if len(found) < len(rows):
         raise ValueError(f"select: expected a prediction for every pool photo, got none for {photo.item_id}")
     count = found[0].attributes.get("count")
     if count is None:
@@ -193,10 +193,14 @@ def select(
     *,
     params: SelectParams,
     pool: Manifest,
-    predictions: Sequence[Manifest],
+    predictions: Manifest,
     boards: Manifest,
+    other_views: Sequence[Manifest] = (),
 ) -> None:
-    """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring."""
+    """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring.
+
+    `other_views` are predictions on augmented views of the pool, boxes mapped back into the photos' frames.
+    """
     pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
     if not pictures:
         raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
@@ -208,7 +212,7 @@ def select(
         row = replace(selected.row, digest="", bytes=0, media_type="image/jpeg")
         return context.put(selected.painted, path=f"photos/{row.item_id.split('/', 1)[1]}.jpg", row=row)
 
-    photos = [predicted(unlabelled(row), predictions=predictions) for row in pool.ok]
+    photos = [predicted(unlabelled(row), predictions=predictions, other_views=other_views) for row in pool.ok]
     rows = list(context.map(decide, photos))
     figures = guard_rails(rows)
     context.metadata["guard_rails"] = figures

@@ -76,7 +76,7 @@ def inputs(store, **planted):
     ]
     return {
         "pool": pool_of(store, **planted),
-        "predictions": [committed(store, "predict", rows)],
+        "predictions": committed(store, "predict", rows),
         "boards": committed(store, "board", [(ManifestRow(item_id="board/00"), encode_png(board()))]),
     }
 
@@ -162,6 +162,14 @@ def test_select__a_pool_with_objects_is_refused(store):
         run_stage_locally(select, PARAMS, store=store, **given)
 
 
+def test_select__another_view_must_agree(store):
+    given = inputs(store)
+    blind = [(ManifestRow(item_id=row.item_id), None) for row in given["predictions"].rows]
+    other = committed(store, "predict", blind, key="flipped")
+    made = run_stage_locally(select, PARAMS, store=store, **given, other_views=[other])
+    assert made.ok == ()
+
+
 def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):
     given = inputs(store)
     made = [
@@ -181,6 +189,6 @@ def test_predicted__missing_prediction_or_count(store):
     photo = unlabelled(ManifestRow(item_id="pool/a"))
     blind = committed(store, "predict", [(ManifestRow(item_id="pool/a"), None)], key="blind")
     with pytest.raises(ValueError, match="counting view's count of pool/a"):
-        predicted(photo, predictions=[blind])
+        predicted(photo, predictions=blind)
     with pytest.raises(ValueError, match="got none for pool/b"):
-        predicted(replace(photo, item_id="pool/b"), predictions=[blind])
+        predicted(replace(photo, item_id="pool/b"), predictions=blind)
