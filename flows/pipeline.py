@@ -1,4 +1,4 @@
-"""The order of the stages: `prepare`, `synthesize`, `distill` and `evaluate_rung`, and `pipeline`, which is all of them.
+"""The order of the stages: `prepare`, `synthesize`, `distill`, `evaluate_rung`, and `pipeline`, which is all of them.
 
 Written against `Runner`, so that the same lines look results up, run locally, or run as Prefect tasks.
 """
@@ -86,6 +86,7 @@ def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     )
     _require(catalog, what="exemplars")
     _require(val, what="labelled val photos (the score threshold comes from them)")
+    _require(test, what="labelled test photos (the report is about them)")
     coarse = run.stage("coarse", preset.coarse, catalog=catalog)
     network = run.stage("saliency", preset.saliency, catalog=catalog, coarse=coarse)
     masks = run.stage("segment", preset.segment, catalog=catalog, coarse=coarse, network=network)
@@ -129,20 +130,16 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
     rungs["render"] = _train(run, "render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset)
     for before, name in (("render", "image_level"), ("image_level", "instance_level")):
         pseudo = _select(run, name, rung=rungs[before], prepared=prepared, boards=synthesized.boards, preset=preset)
-        rungs[name] = _train(
-            run, name, photos=[*photos, pseudo], init=rungs[before], prepared=prepared, preset=preset
-        )
+        rungs[name] = _train(run, name, photos=[*photos, pseudo], init=rungs[before], prepared=prepared, preset=preset)
     return rungs
 
 
-def _select(
-    run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset
-) -> Manifest:
+def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset) -> Manifest:
     predictions = run.stage(
         f"predict.{name}.pool", preset.predict_pool, checkpoint=rung.checkpoint, photos=prepared.pool
     )
     return run.stage(
-        f"select.{name}", preset.select[name], pool=prepared.pool, predictions=predictions, boards=boards
+        f"select.{name}", preset.select[name], pool=prepared.pool, predictions=[predictions], boards=boards
     )
 
 

@@ -75,7 +75,9 @@ def read_run(folder: Path) -> dict[str, JSON]:
     try:
         return dict(orjson.loads(path.read_bytes()))
     except FileNotFoundError as error:
-        raise ValueError(f"run: expected {path}, got no such file; `tally run --name {folder.name} …` makes it") from error
+        raise ValueError(
+            f"run: expected {path}, got no such file; `tally run --name {folder.name} …` makes it"
+        ) from error
     except orjson.JSONDecodeError as error:
         raise ValueError(f"run: expected JSON in {path}, got broken text ({error})") from error
 

@@ -264,6 +264,9 @@ def paint(
         hidden = cv2.calcHist([labels_HW[window]], [0], item.solid_hw, [len(areas)], [0, len(areas)]).ravel()
         if any(visible[k] - hidden[k] < limit * areas[k] for k in range(1, len(areas)) if hidden[k]):
             continue
+        if not hidden.sum():
+            # A sprite of a failed cut-out, all of it nearly transparent: nothing to see, so nothing to label.
+            continue
         visible = [count - int(lost) for count, lost in zip(visible, hidden, strict=True)]
         if not left_out(params, "shadow"):
             darken(canvas_HW3, item.cover_hw, cell=cell, x=item.x, y=item.y, height=item.sprite.height, lamp=scene.lamp)

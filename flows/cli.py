@@ -1,0 +1,170 @@
+"""The `tally` command: run the pipeline, predict shopping lists, evaluate results, look at runs.
+
+Exit codes: 0 done, 1 a stage failed, 2 the input or the command is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from flows.execution import RunOptions, execute_run
+from flows.outputs import summary_lines
+from flows.progress import ProgressDisplay
+from flows.runs import last_run, read_run
+from storage.digest import JSON, canonical_json
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
+
+Start with `tally run --dataset sample --preset demo`, then look at `runs/demo/report.html`.
+Every command explains itself with `--help`.
+"""
+
+app = App(name="tally", help=_HELP, help_format="markdown", result_action="return_value")
+
+
+@app.command
+def run(options: Annotated[RunOptions, Parameter(name="*")]) -> None:
+    """Run the whole method on a data set: what is cached is taken from the store, only the rest is computed.
+
+    `tally run --dataset DIR --preset cpu` reads DIR (RPC layout, or catalog/<SKU>/ folders with pool/ and val/),
+    keeps artifacts in ./store and writes runs/cpu/ with report.html, metrics.json, the champion and shopping lists.
+    Interrupt it whenever you like: the same command goes on from there.
+    """
+    console = Console(stderr=False)
+    with ProgressDisplay(console) as display:
+        record = execute_run(options, events=display)
+    for line in summary_lines(record, folder=options.folder):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+@app.command
+def predict(
+    photos: str,
+    *,
+    model: Path = Path("runs/demo/champion"),
+    out: Path = Path("shopping_lists"),
+    threshold: float | None = None,
+) -> None:
+    """Read shopping lists off photos.
+
+    Args:
+        photos: a photo, a folder of photos, or a quoted glob such as "counter/*.jpg".
+        model: folder of a champion (model.safetensors and model.json), as a run writes it.
+        out: where annotated photos, shopping_lists.csv and shopping_lists.json go.
+        threshold: least score of an item; the model's own, chosen on val, when not given.
+    """
+    from flows.predict_photos import predict_photos
+
+    console = Console()
+    with ProgressDisplay(console) as display:
+        done = predict_photos(photos, model=model, out=out, threshold=threshold, events=display)
+    for name, reason in done.skipped:
+        console.print(f"[yellow]skipped[/yellow] {name}: {reason}", highlight=False)
+    console.print(f"{len(done.lists)} shopping lists in {out}/ ({done.photos_per_second:.1f} photos/s)")
+    if not done.lists:
+        raise ValueError(f"photos: expected readable JPEG or PNG photos in {photos!r}, got none")
+
+
+@app.command
+def evaluate(
+    *,
+    results: Path,
+    annotations: Path,
+    protocol: Literal["honest", "compat", "both"] = "both",
+    threshold: float | None = None,
+    target_protocol: str = "unknown",
+    json: bool = False,
+) -> None:
+    """Print RPC's metrics of detections against annotations.
+
+    Args:
+        results: detections in COCO result format (image_id, category_id, bbox [x, y, width, height], score).
+        annotations: RPC annotations (instances_test2019.json).
+        protocol: honest (every photo counts, one threshold), compat (as rpctool prints: tuned on test), or both.
+        threshold: score threshold of the honest protocol, as frozen on val; 0.5 when not given.
+        target_protocol: what the model saw of the checkout; printed beside the figures.
+        json: print one JSON object in place of tables.
+    """
+    from flows.evaluate_files import evaluate_files
+
+    print(
+        evaluate_files(
+            results,
+            annotations=annotations,
+            protocol=protocol,
+            threshold=threshold,
+            target_protocol=target_protocol,
+            as_json=json,
+        )
+    )
+
+
+@app.command
+def status(*, run: str = "", runs: Path = Path("runs"), json: bool = False) -> None:
+    """Tell what the last run (or the named one) did: every stage with its key and where its manifest lies.
+
+    Args:
+        run: name of the run; the last one when not given.
+        runs: folder of the runs.
+        json: print run.json in place of a table.
+    """
+    record = read_run(runs / run if run else last_run(runs))
+    if json:
+        sys.stdout.buffer.write(canonical_json(record) + b"\n")
+        return
+    Console().print(_status_table(record))
+
+
+def _status_table(record: dict[str, JSON]) -> Table:
+    title = f"{record['name']}: {record['state']}, preset {record['preset']}, {record['target_protocol']}"
+    table = Table(title=title, caption=record["error"] or f"store {record['store']}")
+    for heading in ("stage", "rows", "seconds", "key", "manifest"):
+        table.add_column(heading, overflow="fold")
+    for one in record["stages"]:
+        seconds = "cached" if one["cached"] else f"{one['seconds']:.1f}"
+        table.add_row(one["name"], str(one["rows"]), seconds, one["key"][:12], one["manifest"])
+    return table
+
+
+@app.command
+def inspect(*, runs: Path = Path("runs"), store: str = "store", host: str = "127.0.0.1", port: int = 8420) -> None:
+    """Open web pages over the runs and the artifact store.
+
+    Args:
+        runs: folder of the runs.
+        store: folder or URL of the artifact store.
+        host: address to listen on; loopback unless you say otherwise.
+        port: port to listen on.
+    """
+    import uvicorn
+    from inspector.app import create_app
+
+    Console().print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)")
+    uvicorn.run(create_app(runs=runs, store_url=store), host=host, port=port, log_level="warning")
+
+
+def main() -> None:
+    """Entry point: turns the errors a user can cause into one clear line and an exit code."""
+    console = Console(stderr=True)
+    try:
+        app(exit_on_error=False, print_error=False)
+    except KeyboardInterrupt:
+        console.print("interrupted; run the same command again to go on from here")
+        sys.exit(EXIT_INTERRUPTED)
+    except (ValueError, CycloptsError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        sys.exit(EXIT_USAGE)
+    except RuntimeError as error:
+        console.print(f"[red]failed:[/red] {error}", highlight=False)
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    main()

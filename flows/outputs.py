@@ -1,0 +1,108 @@
+"""What a finished run leaves in its folder: report.html, metrics.json, the champion, photos and shopping lists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.pipeline import Outcome, Rung
+from flows.runs import RunRecord, write_json
+from inspector.report import write_report
+from storage.catalog import categories_of
+from storage.images import decode_rgb, encode_jpeg
+from storage.manifest import Manifest
+from storage.store import Store, replace_file
+from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, kept, shopping_list
+
+_CHAMPION_FILES = {"checkpoint": "model.safetensors", "config": "model.json"}
+_FIGURES = ("cAcc", "ACD", "mCCD", "mCIoU", "mAP50", "mmAP")
+_DRAWN = 24
+
+
+def write_outputs(outcome: Outcome, *, record: RunRecord, store: Store, folder: Path) -> None:
+    """Write everything the run has to show."""
+    folder.mkdir(parents=True, exist_ok=True)
+    champion = outcome.rungs[outcome.champion]
+    write_json(folder / "metrics.json", metrics(outcome))
+    write_champion(champion.checkpoint, store=store, folder=folder / "champion")
+    write_lists(champion, photos=outcome.prepared.test, store=store, folder=folder)
+    write_report(record.to_json(), store=store, out=folder / "report.html")
+
+
+def metrics(outcome: Outcome) -> dict[str, object]:
+    """The ladder: for each rung the honest figures on test at the val threshold, by level and averaged."""
+    ladder = {
+        name: {level: {figure: values[figure] for figure in _FIGURES} for level, values in _levels(rung).items()}
+        for name, rung in outcome.rungs.items()
+    }
+    return {
+        **ladder,
+        "champion": outcome.champion,
+        "target_protocol": outcome.prepared.target_protocol,
+        "thresholds": {name: rung.report["threshold"] for name, rung in outcome.rungs.items()},
+    }
+
+
+def _levels(rung: Rung) -> Mapping[str, Mapping[str, float]]:
+    return rung.report["honest"]
+
+
+def write_champion(checkpoint: Manifest, *, store: Store, folder: Path) -> None:
+    """The checkpoint's weights and JSON, as `tally predict --model` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for item_id, name in _CHAMPION_FILES.items():
+        replace_file(folder / name, store.read(checkpoint.row(item_id)), sync=False)
+
+
+def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> list[ShoppingList]:
+    """shopping_lists.csv and .json of all photos, and the first ones with the products drawn in."""
+    names = {category.sku: category.name or category.sku for category in categories_of(photos)}
+    threshold = float(rung.report["threshold"])
+    lists = []
+    for index, row in enumerate(photos.ok):
+        found = rung.test_predictions.row(row.item_id)
+        objects = kept(found.objects, threshold=threshold)
+        name = Path(row.url).name
+        count = float(found.attributes["count"])
+        lists.append(shopping_list(name, objects=objects, threshold=threshold, names=names, count=count))
+        target = folder / "photos" / name
+        if index < _DRAWN:
+            target.parent.mkdir(exist_ok=True)
+            drawn_HW3 = draw_detections(decode_rgb(store.read(row)), objects=objects, names=names)
+            replace_file(target, encode_jpeg(drawn_HW3), sync=False)
+    replace_file(folder / "shopping_lists.csv", encode_csv(lists), sync=False)
+    replace_file(folder / "shopping_lists.json", encode_json(lists), sync=False)
+    return lists
+
+
+def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
+    """The last lines of `tally run`: where things are, how good the model is, what to try next."""
+    if record.champion is None:
+        return [f"{record.name}: {record.state}"]
+    figures = record.ladder
+    ladder = " → ".join(f"{name} {values['averaged']['cAcc']:.3f}" for name, values in figures.items())
+    computed = [one for one in record.results.values() if not one.cached]
+    took = f"{len(computed)} stages computed, {len(record.results) - len(computed)} cached"
+    quarantined = sum(one.quarantined for one in record.results.values())
+    best = figures[record.champion]["averaged"]["cAcc"]
+    return [
+        "",
+        f"[bold]test cAcc {best:.3f}[/bold] (champion {record.champion}, threshold from val, {record.target_protocol})",
+        f"ladder    {ladder}",
+        f"stages    {took}, {quarantined} inputs quarantined",
+        f"report    {folder}/report.html",
+        f"metrics   {folder}/metrics.json",
+        f"champion  {folder}/champion/",
+        f"lists     {folder}/shopping_lists.csv, .json, and annotated photos in {folder}/photos/",
+        "",
+        "Try next:",
+        f"  tally predict PHOTOS --model {folder}/champion --out lists   shopping lists for your own photos",
+        f"  tally status --run {folder.name}                             every stage, its key and its manifest",
+        "  tally inspect                                           look at every artifact in a browser",
+        f"  tally run --dataset {_short(record.dataset)} --preset cpu    the same, trained for longer",
+    ]
+
+
+def _short(path: str) -> str:
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

@@ -1,0 +1,166 @@
+"""Presets: one function each, returning every stage's parameters. A variant changes what differs and nothing else.
+
+`micro` proves in a minute that everything fits together, `demo` shows the method on the sample in a quarter of an hour,
+`cpu` and `gpu` are for real use, `paper` is the published schedule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.params import (
+    BoardParams,
+    CoarseParams,
+    ComposeParams,
+    EvaluateParams,
+    PredictParams,
+    PruneParams,
+    RenderParams,
+    SaliencyParams,
+    SegmentParams,
+    SelectParams,
+    StageParams,
+    TrainParams,
+)
+
+
+class Preset(BaseModel):
+    """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    name: str
+    coarse: CoarseParams = CoarseParams()
+    saliency: SaliencyParams = SaliencyParams()
+    segment: SegmentParams = SegmentParams()
+    prune: PruneParams = PruneParams()
+    board: BoardParams = BoardParams()
+    compose: ComposeParams = ComposeParams()
+    render: RenderParams = RenderParams()
+    train: dict[str, TrainParams]
+    select: dict[str, SelectParams]
+    predict: PredictParams = PredictParams()
+    predict_pool: PredictParams = PredictParams()
+    evaluate: EvaluateParams = EvaluateParams()
+
+    def seeded(self, seed: int) -> Preset:
+        """The same preset with `seed` in every stage."""
+        return self.model_copy(update={name: _seeded(getattr(self, name), seed) for name in type(self).model_fields})
+
+
+def _seeded(value: object, seed: int) -> object:
+    if isinstance(value, StageParams):
+        return value.model_copy(update={"seed": seed})
+    if isinstance(value, dict):
+        return {name: _seeded(one, seed) for name, one in value.items()}
+    return value
+
+
+def _rungs(base: TrainParams, *, steps: tuple[int, int, int, int], later_rate: float) -> dict[str, TrainParams]:
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`.
+
+    Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
+    """
+    later = base.model_copy(update={"learning_rate": later_rate})
+    shares = {
+        "source": (1.0,),
+        "render": (0.5, 0.5),
+        "image_level": (0.25, 0.25, 0.5),
+        "instance_level": (0.2, 0.2, 0.6),
+    }
+    every = {name: max(1, count // 4) for name, count in zip(shares, steps, strict=True)}
+    return {
+        name: (base if name == "source" else later).model_copy(
+            update={"steps": count, "mix": shares[name], "evaluate_every": every[name]}
+        )
+        for name, count in zip(shares, steps, strict=True)
+    }
+
+
+def _selections(**shared: float) -> dict[str, SelectParams]:
+    base = SelectParams().model_copy(update=shared)
+    return {f"{mode}_level": base.model_copy(update={"mode": mode}) for mode in ("image", "instance")}
+
+
+def micro() -> Preset:
+    """Everything real and far too short: for tests of how the stages fit together."""
+    train = TrainParams(
+        image_size=128, width=32, head_width=64, proposals=50, samples=32, batch=2, warmup=2, save_every=4
+    )
+    return Preset(
+        name="micro",
+        saliency=SaliencyParams(steps=6, batch=2, working_size=96, width=8),
+        segment=SegmentParams(working_size=96, cut_size=128, least_quality=0.0),
+        prune=PruneParams(photos=4, crops=12, working_size=160, rotations=4),
+        board=BoardParams(photos=6, working_size=96),
+        compose=ComposeParams(photos=12, scale=0.5, scale_photos=2),
+        render=RenderParams(steps=4, photos=6, batch=1, crop=48, channels=4, blocks=1, critic_channels=4, save_every=2),
+        train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
+        select=_selections(confident_score=0.3, doubtful_score=0.1),
+        evaluate=EvaluateParams(resamplings=50, pictures=2),
+    )
+
+
+def demo() -> Preset:
+    """The whole method on the sample in about a quarter of an hour on two cores."""
+    train = TrainParams(image_size=320, width=64, warmup=30, save_every=60)
+    return Preset(
+        name="demo",
+        saliency=SaliencyParams(steps=160, working_size=160),
+        compose=ComposeParams(photos=900, scale=0.75),
+        render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
+        train=_rungs(train, steps=(360, 180, 160, 120), later_rate=5e-4),
+        select=_selections(),
+    )
+
+
+def cpu() -> Preset:
+    """A working model for some hundred products on a machine without a GPU."""
+    return Preset(
+        name="cpu", train=_rungs(TrainParams(), steps=(5000, 2000, 2000, 1500), later_rate=5e-4), select=_selections()
+    )
+
+
+def gpu() -> Preset:
+    """One GPU: ResNet-50 at 800 pixels with the whole pyramid."""
+    train = TrainParams(
+        backbone="resnet50",
+        strides=(4, 8, 16, 32),
+        width=256,
+        head_width=1024,
+        proposals=1000,
+        samples=256,
+        frozen_stages=3,
+        image_size=832,
+        batch=16,
+        learning_rate=2e-4,
+        average=0.999,
+        cache_gigabytes=32,
+        threads=8,
+    )
+    return Preset(
+        name="gpu",
+        saliency=SaliencyParams(steps=4000, batch=32),
+        compose=ComposeParams(photos=20000),
+        render=RenderParams(steps=40000, channels=64, blocks=9, critic_channels=64, crop=256, scale=1.0, photos=4000),
+        train=_rungs(train, steps=(30000, 15000, 10000, 10000), later_rate=1e-4),
+        select=_selections(),
+    )
+
+
+def paper() -> Preset:
+    """The published schedule: ResNet-101 at 800 pixels, batch 8, 180,000 steps, then 14 rounds' worth of 10,000."""
+    base = gpu()
+    train = base.train["source"].model_copy(update={"backbone": "resnet101", "batch": 8, "learning_rate": 1e-4})
+    return base.model_copy(
+        update={
+            "name": "paper",
+            "prune": PruneParams(rule="area"),
+            "compose": ComposeParams(photos=100000, recipe="paper"),
+            "train": _rungs(train, steps=(180000, 10000, 140000, 10000), later_rate=5e-5),
+        }
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {one.__name__: one for one in (micro, demo, cpu, gpu, paper)}
