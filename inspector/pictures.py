@@ -1,0 +1,88 @@
+"""Pictures for pages: thumbnails, boxes, masks and heat, as JPEG bytes or data URIs.
+
+Everything takes and gives uint8 RGB arrays; nothing here knows the store or HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.images import Picture, encode_jpeg
+from storage.manifest import ManifestObject
+
+_JPEG_QUALITY = 80
+_CHECKER = 12
+_HEAT_SHARE = 0.55
+# Colour-blind safe (Okabe and Ito, 2008), legible on light and dark; one per category in turn.
+_PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+_IGNORED = (128, 128, 128)
+
+
+def thumbnail(picture_HW3: Picture, *, side: int) -> Picture:
+    """The picture with its longer side at most `side` pixels."""
+    height, width = picture_HW3.shape[:2]
+    factor = side / max(height, width)
+    if factor >= 1:
+        return picture_HW3
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(picture_HW3, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def data_uri(picture_HW3: Picture) -> str:
+    """The picture as a `data:image/jpeg` URI."""
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(picture_HW3, quality=_JPEG_QUALITY)).decode()
+
+
+def with_boxes(photo_HW3: Picture, *, objects: Sequence[ManifestObject], side: int) -> Picture:
+    """A thumbnail with a box per object in its category's colour; grey for regions that are to be ignored."""
+    small_HW3 = thumbnail(photo_HW3, side=side).copy()
+    factor = small_HW3.shape[1] / photo_HW3.shape[1]
+    for item in objects:
+        colour = _IGNORED if item.status == "ignore" else _PALETTE[item.category % len(_PALETTE)]
+        left, top, right, bottom = (round(float(value) * factor) for value in item.box)
+        cv2.rectangle(small_HW3, (left, top), (right - 1, bottom - 1), colour, 2)
+    return small_HW3
+
+
+def on_checkers(picture_HW3: Picture, *, alpha_HW: Picture) -> Picture:
+    """The picture on a checkerboard, which shows through where `alpha_HW` (0..255) lets it."""
+    height, width = alpha_HW.shape
+    rows, columns = np.arange(height)[:, None] // _CHECKER, np.arange(width)[None] // _CHECKER
+    checkers_HW1 = np.where((rows + columns) % 2, 204, 255)[..., None]
+    share_HW1 = alpha_HW[..., None].astype(np.float32) / 255
+    return np.asarray(np.rint(picture_HW3 * share_HW1 + checkers_HW1 * (1 - share_HW1)), np.uint8)
+
+
+def with_heat(photo_HW3: Picture, *, density_hw: NDArray[np.floating]) -> Picture:
+    """The photo in grey under the density map, which covers all of it; yellow is the map's largest value."""
+    height, width = photo_HW3.shape[:2]
+    strength_hw = np.clip(density_hw, 0, None)
+    strength_hw = strength_hw / max(float(strength_hw.max()), 1e-9)
+    level_HW = cv2.resize(np.asarray(strength_hw * 255, np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    heat_HW3 = cv2.cvtColor(cv2.applyColorMap(level_HW.astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+    grey_HW1 = cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY)[..., None]
+    return np.asarray(_HEAT_SHARE * heat_HW3 + (1 - _HEAT_SHARE) * grey_HW1, np.uint8)
+
+
+def stretched(levels_HW: Picture) -> Picture:
+    """A map of few levels as RGB, its largest level white."""
+    scaled_HW = levels_HW.astype(np.float32) * (255 / max(int(levels_HW.max()), 1))
+    return np.repeat(scaled_HW.astype(np.uint8)[..., None], 3, axis=2)
+
+
+def decode_density(data: bytes) -> NDArray[np.float32]:
+    """The density map float32 [h, w] of a .npy file of [C, h, w] or [h, w], summed over C.
+
+    Raises:
+        ValueError: not such an array.
+    """
+    density = np.load(io.BytesIO(data), allow_pickle=False)
+    if density.ndim not in (2, 3):
+        raise ValueError(f"density map: expected 2 or 3 dimensions, got shape {density.shape}")
+    return np.asarray(density.sum(axis=0) if density.ndim == 3 else density, np.float32)
