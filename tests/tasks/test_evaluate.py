@@ -74,7 +74,7 @@ def test_evaluate_results__one_protocol_only(protocol, absent):
 def test_evaluate_results__threshold_from_val():
     val = (results([(0, 1, 0.4), (0, 2, 0.2)]), coco([(0, 1)], levels=["easy"]))
     report = evaluate_results(RESULTS, ANNOTATIONS, val=val, resamplings=10)
-    assert report["threshold"] == pytest.approx(0.3)
+    assert 0.2 < report["threshold"] < 0.4
     assert report["val"]["averaged"]["cAcc"] == 1.0
 
 
