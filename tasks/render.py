@@ -84,6 +84,11 @@ def _read_small(context: StageContext, row: ManifestRow, *, scale: float) -> Pho
     return shrink(context.read_rgb(row), scale=scale)
 
 
+def _read_to_side(context: StageContext, row: ManifestRow, *, side: float) -> Photo:
+    photo_HW3 = context.read_rgb(row)
+    return shrink(photo_HW3, scale=min(1.0, side / max(photo_HW3.shape)))
+
+
 def _read_training_photos(
     context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
 ) -> TrainingPhotos:
@@ -95,7 +100,12 @@ def _read_training_photos(
         height, width = row.height or photo_HW3.shape[0], row.width or photo_HW3.shape[1]
         masks.append(shrink_mask(item_mask(row, height=height, width=width), scale=params.scale))
     others = _some(pool, most=params.photos, generator=context.generator("pool"))
-    return TrainingPhotos(synthetic=photos, masks=masks, pool=list(context.map(read, others, what="pool photos read")))
+    # Products must be of one size in both domains: what differs would be learnt as a difference of looks.
+    side = float(np.median([max(photo_HW3.shape) for photo_HW3 in photos]))
+    read_pool = partial(_read_to_side, context, side=side)
+    return TrainingPhotos(
+        synthetic=photos, masks=masks, pool=list(context.map(read_pool, others, what="pool photos read"))
+    )
 
 
 def _trained_generator(context: StageContext, *, params: RenderParams, photos: TrainingPhotos) -> Generator:

@@ -104,3 +104,17 @@ def test_render__training_threads_are_those_of_the_parameters(inputs, monkeypatc
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     run_stage_locally(render, RenderParams(**TINY), **inputs)
     assert asked == [1, 1]
+
+
+def test_render__a_pool_of_larger_photos_is_brought_to_the_size_of_the_synthetic_ones(inputs, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "tasks.render.fourier_renderer", lambda pool, radius: seen.extend(pool) or (lambda photo, *_: photo)
+    )
+    store = inputs["store"]
+    publication = store.begin("ingest", key="large")
+    row = ManifestRow(item_id="pool/a", media_type="image/jpeg", width=300, height=300)
+    publication.put(encode_jpeg(np.zeros((300, 300, 3), np.uint8)), path="a.jpg", row=row)
+    larger = {**inputs, "pool": publication.commit(metadata={})}
+    run_stage_locally(render, RenderParams(renderer="fourier", scale=0.5), **larger)
+    assert [photo.shape for photo in seen] == [(60, 60, 3)]
