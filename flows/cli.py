@@ -144,6 +144,7 @@ def inspect(*, runs: Path = Path("runs"), store: str = "store", host: str = "127
         port: port to listen on.
     """
     import uvicorn
+
     from inspector.app import create_app
 
     Console().print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)")

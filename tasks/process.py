@@ -99,8 +99,10 @@ def _reference(value: Input) -> JSON:
     return [manifest.url for manifest in value]
 
 
-def _end_with_parent(stdin: IO[bytes]) -> None:
-    stdin.read()
+def _end_with_parent(descriptor: int) -> None:
+    # Read from the descriptor: a buffered reader's lock, held here, would crash the interpreter's end.
+    while os.read(descriptor, 1024):
+        pass
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
@@ -109,7 +111,7 @@ def main() -> None:
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     request = orjson.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_parent, args=(sys.stdin.buffer,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
     store = Store.open(request["store"])
     publish(
         load_stage(request["stage"]).params_class(**request["params"]),
