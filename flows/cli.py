@@ -33,7 +33,7 @@ app = App(name="tally", help=_HELP, help_format="markdown", result_action="retur
 def run(options: Annotated[RunOptions, Parameter(name="*")]) -> None:
     """Run the whole method on a data set: what is cached is taken from the store, only the rest is computed.
 
-    `tally run --dataset DIR --preset cpu` reads DIR (RPC layout, or catalog/<SKU>/ folders with pool/ and val/),
+    `tally run --dataset DIR --preset cpu` reads DIR (RPC layout, or catalog/SKU/ folders with pool/ and val/),
     keeps artifacts in ./store and writes runs/cpu/ with report.html, metrics.json, the champion and shopping lists.
     Interrupt it whenever you like: the same command goes on from there.
     """

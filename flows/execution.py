@@ -28,7 +28,7 @@ class RunOptions(BaseModel):
     """What a run needs to know; also the form of the deployed flow."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str = Field(description="folder of the data set: RPC layout, or catalog/<SKU>/ with pool/ and val/")
+    dataset: str = Field(description="folder of the data set: RPC layout, or catalog/SKU/, pool/, val/, test/")
     preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="which configuration")
     name: str = Field(
         default="", pattern=r"^[A-Za-z0-9._-]*$", description="folder of the run under `runs`; the preset when empty"

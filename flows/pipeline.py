@@ -138,9 +138,7 @@ def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: M
     predictions = run.stage(
         f"predict.{name}.pool", preset.predict_pool, checkpoint=rung.checkpoint, photos=prepared.pool
     )
-    return run.stage(
-        f"select.{name}", preset.select[name], pool=prepared.pool, predictions=[predictions], boards=boards
-    )
+    return run.stage(f"select.{name}", preset.select[name], pool=prepared.pool, predictions=predictions, boards=boards)
 
 
 def _train(
