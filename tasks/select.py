@@ -1,7 +1,8 @@
 """Stage `select`: pseudo-labels out of predictions on the pool. It never sees a label of the pool.
 
 Of a pool row only the location, digest and size of its photo are read; a pool row that carries objects is refused, so
-that no truth can slip in. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
+that no truth can slip in. Where predictions on val are given, scores become probabilities of being right first, by a
+calibration there. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
 
     taken whole     the row refers to the pool's photo; attributes.mode = "image"
     taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
@@ -18,10 +19,14 @@ from functools import partial
 import numpy as np
 
 from storage.boxes import area
+from storage.catalog import categories_of
 from storage.digest import JSON
 from storage.images import Picture, encode_jpeg
 from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.calibration import Calibration, fit_calibration
 from tasks.context import StageContext
+from tasks.evaluation_analysis import RIGHT, match
+from tasks.evaluation_set import from_manifests
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
 from tasks.selection import Judged, as_ignored, boxes_of, judge, objection, sku_histogram, stray_region
@@ -105,6 +110,33 @@ def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[
     return Predicted(photo=photo, objects=objects, other_views=tuple(others), count=float(count))
 
 
+def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> Calibration:
+    """How scores on val became right detections; scores as they are without val.
+
+    Raises:
+        ValueError: only one of the two is given, or they do not belong together.
+    """
+    if val is None or predictions is None:
+        if val is not predictions:
+            raise ValueError("select: expected val and val_predictions together, got one of them")
+        return Calibration()
+    evaluated = from_manifests(val, predictions=predictions, categories=categories_of(val), role="val")
+    return fit_calibration(evaluated.found.score_M, right_M=match(evaluated).kind_D == RIGHT)
+
+
+def calibrated(seen: Predicted, *, calibration: Calibration) -> Predicted:
+    """The same detections with probabilities of being right as scores; as they are where nothing was calibrated."""
+    if calibration == Calibration():
+        return seen
+    views = [_calibrated(view, calibration) for view in (seen.objects, *seen.other_views)]
+    return replace(seen, objects=views[0], other_views=tuple(views[1:]))
+
+
+def _calibrated(objects: Sequence[ManifestObject], calibration: Calibration) -> tuple[ManifestObject, ...]:
+    scores = calibration([item.score or 0.0 for item in objects]).tolist()
+    return tuple(replace(item, score=score) for item, score in zip(objects, scores, strict=True))
+
+
 def select_photo(photo_HW3: Picture, *, seen: Predicted, boards: Sequence[Picture], params: SelectParams) -> Selected:
     """Decide on one photo (uint8 RGB) and make its row; see the module's docstring."""
     judged = judge(seen.objects, params=params, other_views=seen.other_views)
@@ -165,6 +197,7 @@ def _row(
         split="pseudo",
         parents=(photo.item_id,),
         objects=objects,
+        quality=_quality(objects),
         status=status,
         reason=reason,
         attributes=attributes,
@@ -174,14 +207,23 @@ def _row(
     return replace(row, path=photo.url, digest=photo.digest, bytes=photo.bytes, media_type=photo.media_type)
 
 
+def _quality(objects: Sequence[ManifestObject]) -> float | None:
+    """Estimated probability that every item that teaches is right; None where none does."""
+    scores = [item.score for item in objects if item.status == "ok" and item.score is not None]
+    return float(np.prod(scores)) if scores else None
+
+
 def guard_rails(rows: Sequence[ManifestRow]) -> dict[str, JSON]:
-    """What to look at after each round: photos by outcome, items that teach, places ignored, and the SKUs."""
+    """What to look at after each round: photos by outcome, items that teach and how many of them are estimated to be
+    right, places ignored, and the SKUs."""
     objects = [item for row in rows for item in row.objects]
+    scores = [item.score for item in objects if item.status == "ok" and item.score is not None]
     outcomes = Counter(str(row.attributes.get("mode", row.status)) for row in rows)
     return {
         "photos": len(rows),
         **{name: outcomes[name] for name in ("image", "instance", "rejected")},
         "items": sum(item.status == "ok" for item in objects),
+        "estimated_precision": float(np.mean(scores)) if scores else None,
         "ignored": sum(item.status == "ignore" for item in objects),
         "skus": sku_histogram(objects),
     }
@@ -196,11 +238,15 @@ def select(
     predictions: Manifest,
     boards: Manifest,
     other_views: Sequence[Manifest] = (),
+    val: Manifest | None = None,
+    val_predictions: Manifest | None = None,
 ) -> None:
     """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring.
 
     `other_views` are predictions on augmented views of the pool, boxes mapped back into the photos' frames.
+    `val` and `val_predictions`, of the same checkpoint, calibrate the scores.
     """
+    calibration = calibration_on(val, predictions=val_predictions)
     pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
     if not pictures:
         raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
@@ -213,9 +259,10 @@ def select(
         return context.put(selected.painted, path=f"photos/{row.item_id.split('/', 1)[1]}.jpg", row=row)
 
     photos = [predicted(unlabelled(row), predictions=predictions, other_views=other_views) for row in pool.ok]
-    rows = list(context.map(decide, photos))
+    rows = list(context.map(decide, [calibrated(seen, calibration=calibration) for seen in photos]))
     figures = guard_rails(rows)
     context.metadata["guard_rails"] = figures
-    context.report(**{name: value for name, value in figures.items() if isinstance(value, int)})
+    context.metadata["calibration"] = {"slope": calibration.slope, "offset": calibration.offset}
+    context.report(**{name: value for name, value in figures.items() if isinstance(value, (int, float))})
     if not figures["image"] and not figures["instance"]:
         context.log(f"no pool photo was taken: no detection reaches {params.confident_score:g} in {len(rows)} photos")

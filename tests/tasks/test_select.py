@@ -3,11 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from storage.catalog import Category, category_records
 from storage.images import decode_rgb, encode_jpeg, encode_png
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
 from tasks.params import SelectParams
-from tasks.select import predicted, select, unlabelled
+from tasks.select import calibration_on, predicted, select, unlabelled
 from tasks.stage import run_stage_locally
 
 PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3)
@@ -135,6 +136,7 @@ def test_select__something_unexplained_is_ignored_too(store):
 
 def test_select__guard_rails_count_what_was_taken(store):
     figures = run_stage_locally(select, PARAMS, store=store, **inputs(store)).metadata["guard_rails"]
+    assert figures.pop("estimated_precision") == pytest.approx(0.91)
     assert figures == {
         "photos": 6,
         "image": 1,
@@ -177,6 +179,36 @@ def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):
         for workers in (1, 3)
     ]
     assert made[0].content_digest == made[1].content_digest
+
+
+def labelled_val(store, *, right):
+    """200 photos in which a product is found with score 0.9; in `right` of ten it is there."""
+    publication = store.begin("ingest", key="val")
+    predictions = store.begin("predict", key="val")
+    for index in range(200):
+        truth = (seen("left", None),) if index % 10 < right else ()
+        publication.add(ManifestRow(item_id=f"val/{index}", objects=truth))
+        predictions.add(ManifestRow(item_id=f"val/{index}", objects=(seen("left", 0.9),)))
+    categories = category_records([Category(id=1, sku="sku-1"), Category(id=2, sku="sku-2")])
+    val = publication.commit(metadata={}, content={"categories": categories})
+    return {"val": val, "val_predictions": predictions.commit(metadata={}, content={})}
+
+
+def test_select__scores_that_val_confirms_stay_trusted(store):
+    honest = run_stage_locally(select, PARAMS, store=store, **inputs(store), **labelled_val(store, right=9))
+    assert [row.item_id for row in honest.ok if row.attributes["mode"] == "image"] == ["pseudo/whole"]
+    assert honest.metadata["guard_rails"]["estimated_precision"] == pytest.approx(0.91, abs=0.02)
+
+
+def test_select__overconfident_scores_lose_trust(store):
+    made = run_stage_locally(select, PARAMS, store=store, **inputs(store), **labelled_val(store, right=5))
+    assert made.ok == ()
+    assert made.row("pseudo/whole").reason == "nothing trusted"
+
+
+def test_calibration_on__one_half_is_not_enough(store):
+    with pytest.raises(ValueError, match="val and val_predictions together"):
+        calibration_on(labelled_val(store, right=5)["val"], predictions=None)
 
 
 def test_select__without_a_board(store):
