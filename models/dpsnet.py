@@ -26,7 +26,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from models.backbones import IMAGENET_MEAN, IMAGENET_STD, build_backbone, hold_norms
+from models.backbones import build_backbone
 from models.density import counting_losses, density_targets, valid_cells
 from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
 
@@ -50,6 +50,7 @@ class DPSNetConfig:
     anchor_scale: float = 4.0
     proposals: int = 300
     samples: int = 128
+    roi_samples: int = 2
     norm: Literal["frozen", "trainable"] = "frozen"
     counts: Literal["total", "product"] = "total"
     nms: Literal["agnostic", "product"] = "agnostic"
@@ -96,6 +97,8 @@ class DPSNet(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = build_backbone(config.backbone, pretrained=pretrained, out_strides=config.strides)
+        if config.norm == "frozen":
+            self.backbone.fold_norms()
         self.backbone.freeze(config.frozen_stages)
         self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.width, extra_blocks=LastLevelMaxPool())
         self.sampler = SeededSampler(batch_size_per_image=config.samples, positive_fraction=0.25)
@@ -106,15 +109,8 @@ class DPSNet(nn.Module):
         levels = len(config.strides) + (0 if finer else 1)
         channels = config.classes if config.counts == "product" else 1
         self.counting = CountingView(config.width, levels=levels, finer=finer, channels=channels)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-
-    def train(self, mode: bool = True) -> DPSNet:
-        """Training mode, with the backbone's normalisations held where they are frozen."""
-        super().train(mode)
-        if self.config.norm == "frozen":
-            hold_norms(self.backbone)
-        return self
+        self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("deviation", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def seed_sampling(self, generator: torch.Generator) -> None:
         """Draw the training samples of proposals and regions from `generator` from now on."""
@@ -186,7 +182,7 @@ def _roi_heads(config: DPSNetConfig, *, sampler: SeededSampler) -> IgnoringRoIHe
     names = [str(index) for index in range(len(config.strides))]
     pooled = 7
     heads = IgnoringRoIHeads(
-        MultiScaleRoIAlign(featmap_names=names, output_size=pooled, sampling_ratio=2),
+        MultiScaleRoIAlign(featmap_names=names, output_size=pooled, sampling_ratio=config.roi_samples),
         TwoMLPHead(config.width * pooled**2, config.head_width),
         FastRCNNPredictor(config.head_width, config.classes + 1),
         fg_iou_thresh=0.5,
