@@ -18,7 +18,7 @@ MARGIN = 2
 
 
 def bleed_colours(rgba_HW4: Photo) -> Photo:
-    """Replace the colours of soft and empty pixels by those of the solid ones near by, so that no backdrop shows through.
+    """Replace the colours of soft and empty pixels by those of the solid ones near by: no backdrop shows through.
 
     Normalised blurs of growing width carry the solid colours outwards. Alpha is unchanged.
     """
@@ -82,7 +82,8 @@ def paste_poisson(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo) -> 
     x, y, width, height = cv2.boundingRect(mask_hw)
     middle = x + width // 2, y + height // 2
     cloned_hw3 = cv2.seamlessClone(colours_hw3, window_hw3, mask_hw, middle, cv2.NORMAL_CLONE)
-    paste(window_hw3, cv2.addWeighted(cloned_hw3, 0.5, colours_hw3, 0.5, 0), alpha_hw=alpha_hw)
+    mixed_hw3 = np.asarray(cv2.addWeighted(cloned_hw3, 0.5, colours_hw3, 0.5, 0), np.uint8)
+    paste(window_hw3, mixed_hw3, alpha_hw=alpha_hw)
 
 
 def edge_alpha(alpha_hw: Photo, *, blend: str) -> Photo:

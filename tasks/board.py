@@ -1,14 +1,14 @@
 """Stage `board`: empty boards recovered from the pool, and the look of the pool's photos.
 
 Rows: "board/00" (the board that most photos show), "board/01", …: PNG at the size of the pool's photos. Attributes:
-`photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short) sides
-of single products), `tones` (percentiles of the products' colours), `places` (where products lie), `jpeg_quality` (of the files). Boards given by the
-user, photos of the empty board, take the place of recovered ones; the looks are measured against them all the same.
+`photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short)
+sides of single products), `tones` (percentiles of the products' colours), `places` (where products lie),
+`jpeg_quality` (of the files). Photos of the empty board that the user gives take the place of recovered boards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -69,14 +69,15 @@ def levelled_colours(photo_HW3: Photos, *, light_C6: Floats, products_hw: Mask, 
     rows_M, columns_M = np.nonzero(_well_inside(products_hw, height=height, width=width))
     some = slice(None, None, max(1, len(rows_M) // most))
     gain_HW3 = light_gain(light_C6, height=height, width=width)
-    return photo_HW3[rows_M[some], columns_M[some]] / gain_HW3[rows_M[some], columns_M[some]]
+    levelled_M3 = photo_HW3[rows_M[some], columns_M[some]] / gain_HW3[rows_M[some], columns_M[some]]
+    return levelled_M3.astype(np.float32)
 
 
 def _enlarged(mask_hw: Mask, *, height: int, width: int) -> Mask:
     return np.asarray(cv2.resize(mask_hw.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0)
 
 
-def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Sequence[Floats] | None) -> dict[str, Any]:
+def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Floats | None) -> dict[str, Any]:
     """Everything that a board's row says about the photos it was made of."""
     height, width = photos_PHW3.shape[1:3]
     looks, blobs, masks, pixels = [], [], [], []
@@ -99,7 +100,7 @@ def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Sequen
 
 
 def chosen_rows(pool: Manifest, *, most: int) -> list[ManifestRow]:
-    """At most `most` usable photos of the pool's most common size, spread evenly over its order (cameras drift in time)."""
+    """At most `most` usable photos of the pool's most common size, spread over its order (cameras drift in time)."""
     sizes: dict[tuple[int | None, int | None], list[ManifestRow]] = {}
     for row in pool.ok:
         sizes.setdefault((row.width, row.height), []).append(row)
@@ -143,8 +144,10 @@ def board(
         found = recover_board(photos_PHW3[group], products_Phw=maps)
         attributes = board_attributes(photos_PHW3[group], board=found, saliency=maps)
         attributes["jpeg_quality"] = int(np.median(qualities)) if qualities else None
-        given = None if own is None else context.read_rgb(own.ok[number % len(own.ok)])
-        picture_HW3 = np.clip(np.rint(found.board_HW3), 0, 255).astype(np.uint8) if given is None else given
+        picture_HW3 = np.clip(np.rint(found.board_HW3), 0, 255).astype(np.uint8)
+        if own is not None:
+            given_HW3 = context.read_rgb(own.ok[number % len(own.ok)])
+            picture_HW3 = np.asarray(cv2.resize(given_HW3, picture_HW3.shape[1::-1], interpolation=cv2.INTER_AREA))
         row = ManifestRow(
             item_id=f"board/{number:02d}",
             media_type="image/png",

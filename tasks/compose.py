@@ -11,10 +11,10 @@ Boundary: pixels and manifests; no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from tasks.layout import (
     Floats,
     Ground,
     bump,
+    cell_side,
     cover_of,
     draw_counts,
     draw_skus,
@@ -93,7 +94,7 @@ class Composed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What one photo's items share: the lit board, the lamp, and the colour table [256, 3] from sprites to this photo."""
+    """What one photo's items share: the lit board, the lamp, and the colour table [256, 3] of sprites in this light."""
 
     board: LitBoard
     lamp: Lamp
@@ -113,7 +114,7 @@ def compose_photo(kit: Kit, *, params: ComposeParams, index: int) -> Composed:
     return Composed(photo_HW3=photo_HW3, labels_HW=labels_HW, objects=objects, level=level)
 
 
-def _draw(generator: np.random.Generator, shares: dict[str, float]) -> str:
+def _draw(generator: np.random.Generator, shares: Mapping[Any, float]) -> str:
     """One of the names, with probabilities proportional to their shares (names in sorted order, for determinism)."""
     names = sorted(shares)
     cumulated = np.cumsum([shares[name] for name in names])
@@ -189,7 +190,7 @@ def lay_out(
     """Places for the wishes, in their order; a wish without a place is left out."""
     ground = empty_ground(*size)
     height, width = ground.labels_HW.shape
-    kind = "uniform" if left_out(params, "layout") else _draw(generator, dict(params.arrangements))
+    kind = "uniform" if left_out(params, "layout") else _draw(generator, params.arrangements)
     density_HW = gathering(kind, places_hw=kit.places_hw, height=height, width=width, generator=generator)
     items: list[Item] = []
     last: Item | None = None
@@ -211,7 +212,7 @@ def _place(
 ) -> Item | None:
     """The item at a place beside the last one, else at a place of the photo's arrangement, else anywhere."""
     rgba_hw4 = warp_sprite(wish.sprite.rgba_hw4, matrix_22=wish.matrix_22)
-    alpha_hw = cv2.extractChannel(rgba_hw4, 3)
+    alpha_hw = np.asarray(cv2.extractChannel(rgba_hw4, 3), np.uint8)
     cover_hw = cover_of(alpha_hw, cell=ground.cell)
     mask_hw = cover_hw > 127
     limit, overlap = (0.0, 0.5) if left_out(params, "layout") else (params.min_visible, wish.overlap)
@@ -224,9 +225,9 @@ def _place(
             put(ground, mask_hw, x=place[0], y=place[1])
             return Item(
                 sprite=wish.sprite,
-                colours_hw3=cv2.cvtColor(rgba_hw4, cv2.COLOR_RGBA2RGB),
+                colours_hw3=np.asarray(cv2.cvtColor(rgba_hw4, cv2.COLOR_RGBA2RGB), np.uint8),
                 alpha_hw=alpha_hw,
-                solid_hw=cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1],
+                solid_hw=np.asarray(cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1], np.uint8),
                 cover_hw=cover_hw,
                 x=place[0] * ground.cell,
                 y=place[1] * ground.cell,
@@ -251,15 +252,15 @@ def _beside(wish: Wish, last: Item, *, ground: Ground, generator: np.random.Gene
 def paint(
     items: list[Item], *, scene: Scene, params: ComposeParams, generator: np.random.Generator
 ) -> tuple[Photo, NDArray[np.uint8], list[Item]]:
-    """The canvas with all items on it, the map of who is on top, and the items (one that hides another too much is left out)."""
+    """The canvas with all items on it, the map of who is on top, and the items; one that hides too much is left out."""
     canvas_HW3 = _board_canvas(scene, params=params)
     labels_HW = np.zeros(canvas_HW3.shape[:2], np.uint8)
-    cell = empty_ground(*labels_HW.shape).cell
+    cell = cell_side(*canvas_HW3.shape[:2])
     areas, visible = [0], [0]
     limit = 0.0 if left_out(params, "layout") else params.min_visible
     kept: list[Item] = []
     for item in items:
-        blend = "hard" if params.recipe == "paper" else _draw(generator, dict(params.blends))
+        blend = "hard" if params.recipe == "paper" else _draw(generator, params.blends)
         window = window_of(item)
         hidden = cv2.calcHist([labels_HW[window]], [0], item.solid_hw, [len(areas)], [0, len(areas)]).ravel()
         if any(visible[k] - hidden[k] < limit * areas[k] for k in range(1, len(areas)) if hidden[k]):
@@ -316,14 +317,14 @@ def photograph(
 
 
 def label_items(items: list[Item], *, labels_HW: NDArray[np.uint8], amodal: bool) -> tuple[ManifestObject, ...]:
-    """The objects of the painted items; `amodal`: boxes of the whole items, hidden or not, as the paper's script labels."""
+    """The objects of the painted items; `amodal`: boxes of whole items, hidden or not, as the paper's script labels."""
     return tuple(
         _label_item(item, label, labels_HW=labels_HW, amodal=amodal) for label, item in enumerate(items, start=1)
     )
 
 
 def _label_item(item: Item, label: int, *, labels_HW: NDArray[np.uint8], amodal: bool) -> ManifestObject:
-    visible_hw = cv2.inRange(labels_HW[window_of(item)], label, label)
+    visible_hw = np.asarray(cv2.inRange(labels_HW[window_of(item)], label, label), np.uint8)
     whole = _box(item.solid_hw, item)
     height, width = labels_HW.shape
     box = whole if amodal or not visible_hw.any() else _box(visible_hw, item)

@@ -116,7 +116,7 @@ def _bare(departures_Phw3: Floats, *, tolerance: float) -> Mask:
 
 
 def _bare_mean(logs_Phw3: Floats, *, bare_Phw: Mask, terms_hw6: Floats) -> Floats:
-    """Mean over the photos that show the pixel bare; holes filled relative to the smooth surface, then calmed a little."""
+    """Mean over the photos that show the pixel bare; holes filled relative to the smooth surface; a little calmed."""
     counts_hw = bare_Phw.sum(0)
     mean_hw3 = (logs_Phw3 * bare_Phw[..., None]).sum(0) / np.maximum(counts_hw, 1)[..., None]
     seen_hw = counts_hw > 0
@@ -136,7 +136,7 @@ def fill_holes(values_hw3: Floats, *, weights_hw: Floats) -> Floats:
         certainty_hw1 = cv2.GaussianBlur(weights_hw, (0, 0), sigma)[..., None]
         near_hw3 = cv2.GaussianBlur(values_hw3 * weights_hw[..., None], (0, 0), sigma) / np.maximum(certainty_hw1, 1e-6)
         trust_hw1 = np.clip(certainty_hw1 * 4, 0, 1)
-        filled_hw3 = filled_hw3 * (1 - trust_hw1) + near_hw3 * trust_hw1
+        filled_hw3 += ((near_hw3 - filled_hw3) * trust_hw1).astype(np.float32)
     return np.asarray(values_hw3 * weights_hw[..., None] + filled_hw3 * (1 - weights_hw[..., None]), np.float32)
 
 

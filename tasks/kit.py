@@ -83,7 +83,7 @@ def build_kit(
     scale = catalog_scale(cutouts, boards=found, photos=_read_evenly(context, pool, most=params.scale_photos))
     context.report(catalog_scale=scale)
     pictures = [context.read_rgb(row) for row in found]
-    return assemble(cutouts, scale=params.scale * scale, boards=found, pictures=pictures, params=params)
+    return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params)
 
 
 def _read_evenly(context: StageContext, pool: Manifest, *, most: int) -> list[Photo]:
@@ -93,7 +93,7 @@ def _read_evenly(context: StageContext, pool: Manifest, *, most: int) -> list[Ph
 
 
 def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[ManifestRow]:
-    """The kept views of the wanted products (all if none are named), at most `most` a product if not 0, the likeliest."""
+    """The kept views of the wanted products (all if none are named); the `most` likeliest of each if not 0."""
     by_sku: dict[str, list[ManifestRow]] = {}
     for row in poses.ok:
         by_sku.setdefault(str(row.sku), []).append(row)
@@ -165,7 +165,7 @@ def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], p
     found = matched_scale(
         [sprite_features(one.rgba_HW4) for one in searched],
         factors=[one.factor for one in searched],
-        photos=[features_of(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY)) for photo_HW3 in photos],
+        photos=[features_of(_grey(photo_HW3)) for photo_HW3 in photos],
     )
     blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
     if found is not None or len(blobs_N2) == 0:
@@ -174,6 +174,10 @@ def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], p
     sides_M2 *= np.asarray([[one.factor] for one in cutouts], np.float32)
     weights_M = np.asarray([one.weight for one in cutouts], np.float32)
     return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
+
+
+def _grey(photo_HW3: Photo) -> Photo:
+    return np.asarray(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def likeliest(cutouts: Sequence[Cutout], *, most: int) -> list[Cutout]:
@@ -195,33 +199,38 @@ def assemble(
     pictures: Sequence[Photo],
     params: ComposeParams,
 ) -> Kit:
-    """The kit out of cutouts and board pictures (with the boards' attributes, see `tasks.board`)."""
-    sprites = scale_cutouts(cutouts, scale=scale)
-    places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
-    scaled = [_resized(picture_HW3, scale=params.scale) for picture_HW3 in pictures]
-    noise_HW3 = noise_field(*scaled[0].shape[:2], generator=np.random.default_rng((params.seed, 0, 0)))
-    quality = params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY
-    lit = lit_boards(boards, pictures=scaled, places_hw=places_hw, sprites=sprites, noise_HW3=noise_HW3, params=params)
+    """The kit out of cutouts and board pictures (with the boards' attributes, see `tasks.board`).
+
+    `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
+    """
+    sprites = scale_cutouts(cutouts, scale=scale * params.scale)
     by_sku: dict[str, list[Sprite]] = {}
     for sprite in sprites:
         by_sku.setdefault(sprite.sku, []).append(sprite)
-    tones = [row.attributes["tones"] for row in boards if row.attributes.get("tones")]
+    places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
+    height, width = (int(np.ceil(side * max(params.scale, 1.0))) for side in pictures[0].shape[:2])
+    noise_HW3 = noise_field(height, width, generator=np.random.default_rng((params.seed, 0, 0)))
+    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale)
     return Kit(
         sprites=by_sku,
         shares={sku: cumulated_shares(group) for sku, group in by_sku.items()},
-        boards=lit,
+        boards=lit_boards(
+            boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_HW3=noise_HW3, params=params
+        ),
         mates=look_alikes(sprites),
-        tone_32=fit_tone(percentiles_of(sprite_pixels(sprites)), np.asarray(tones[0], np.float32))
-        if tones
-        else _no_tone(),
+        tone_32=_tone_of(sprites, boards=boards),
         places_hw=places_hw,
         noise_HW3=noise_HW3,
-        jpeg_quality=int(quality),
+        jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),
     )
 
 
-def _no_tone() -> Floats:
-    return np.asarray([[0.0, 1.0]] * 3, np.float32)
+def _tone_of(sprites: Sequence[Sprite], *, boards: Sequence[ManifestRow]) -> Floats:
+    """From the sprites' colours to those of the pool's products; nothing changes if no products were seen there."""
+    tones = [row.attributes["tones"] for row in boards if row.attributes.get("tones")]
+    if not tones:
+        return np.asarray([[0.0, 1.0]] * 3, np.float32)
+    return fit_tone(percentiles_of(sprite_pixels(sprites)), np.asarray(tones[0], np.float32))
 
 
 def lit_boards(
@@ -229,15 +238,18 @@ def lit_boards(
     *,
     pictures: Sequence[Photo],
     places_hw: Floats,
-    sprites: Sequence[Sprite],
+    sharp: Sequence[Sprite],
     noise_HW3: Photo,
     params: ComposeParams,
 ) -> list[LitBoard]:
-    """The boards under the lights of pool photos, at most `params.lit_boards`, spread evenly over the photos."""
+    """The boards under the lights of pool photos, at most `params.lit_boards`, spread evenly over the photos.
+
+    Blur and noise are found at the pool's size, with sprites `sharp` at that size, and shrink with the photos.
+    """
     looks = [(number, look) for number, row in enumerate(boards) for look in _looks_of(row)]
     chosen = np.unique(np.linspace(0, len(looks) - 1, min(params.lit_boards, len(looks))).round().astype(int))
     looks = [looks[index] for index in chosen]
-    blurs = blur_of_detail(sprites, details=[look.detail for _, look in looks])
+    blurs = blur_of_detail(sharp, details=[look.detail for _, look in looks])
     quality = boards[0].attributes.get("jpeg_quality") or 100
     noise = noise_of_file(
         float(np.median([look.noise for _, look in looks])),
@@ -245,8 +257,10 @@ def lit_boards(
         quality=int(quality),
         field_HW3=noise_HW3,
     )
+    scaled = [_resized(picture_HW3, scale=params.scale) for picture_HW3 in pictures]
+    ratio = min(params.scale, 1.0)
     return [
-        light_board(pictures[number], look=look, places_hw=places_hw, noise=noise, blur=blur)
+        light_board(scaled[number], look=look, places_hw=places_hw, noise=noise * ratio, blur=blur * params.scale)
         for (number, look), blur in zip(looks, blurs, strict=True)
     ]
 

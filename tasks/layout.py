@@ -35,20 +35,25 @@ class Ground:
     visible: list[int] = field(default_factory=lambda: [0])
 
 
+def cell_side(height: int, width: int) -> int:
+    """Side in pixels of the grid cells of a photo."""
+    return max(2, -(-max(height, width) // _CELLS))
+
+
 def empty_ground(height: int, width: int) -> Ground:
     """The grid of a photo of height x width pixels."""
-    cell = max(2, -(-max(height, width) // _CELLS))
+    cell = cell_side(height, width)
     return Ground(labels_HW=np.zeros((height // cell, width // cell), np.uint8), cell=cell)
 
 
 def hidden_by(ground: Ground, mask_hw: Mask, *, x: int, y: int) -> NDArray[np.int64]:
-    """How many visible cells of each placed product a mask with its corner at cell (x, y) would hide; index 0 is board."""
+    """How many visible cells of each placed product a mask with its corner at cell (x, y) would hide; 0 is board."""
     window_hw = ground.labels_HW[y : y + mask_hw.shape[0], x : x + mask_hw.shape[1]]
     return np.bincount(window_hw[mask_hw], minlength=len(ground.areas))
 
 
 def keeps_visible(ground: Ground, hidden: NDArray[np.int64], *, limit: float) -> bool:
-    """Whether every placed product keeps at least `limit` of its area visible when `hidden` cells of each are covered."""
+    """Whether every placed product keeps at least `limit` of its area visible when `hidden` cells are covered."""
     losing = np.flatnonzero(hidden[1:]) + 1
     return all(ground.visible[label] - hidden[label] >= limit * ground.areas[label] for label in losing)
 

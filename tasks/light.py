@@ -40,7 +40,7 @@ def _stretched(values_hw3: Floats, *, height: int, width: int) -> Floats:
 
 
 def fit_surface(terms_M6: Floats, values_MC: Floats, *, rounds: int = 4) -> Floats:
-    """Robust least squares [C, 6]: samples far from the surface drop out, those below it (shadows) sooner than those above."""
+    """Robust least squares [C, 6]: samples far from the surface drop out, those below it (shadows) sooner."""
     keep_M = np.ones(len(values_MC), np.bool_)
     for _ in range(rounds):
         kept_M6 = terms_M6[keep_M].astype(np.float64)

@@ -27,10 +27,10 @@ _DIRECTIONS = 16
 class PhotoLook:
     """One pool photo's look.
 
-    light_C6: log gains relative to the board (`tasks.light`). noise: standard deviation of grey levels on the bare board.
-    detail: share of the products' gradient energy in the finest scale (`detail_share`). ambient: mean darkening of the
-    bare board next to products, in 0..1. directed: how much it varies with the direction. angle: direction in which it is
-    strongest, radians, x right, y down.
+    light_C6: log gains relative to the board (`tasks.light`). noise: standard deviation of grey levels on the bare
+    board. detail: share of the products' gradient energy in the finest scale (`detail_share`). ambient: mean darkening
+    of the bare board next to products, in 0..1. directed: how much it varies with the direction. angle: direction in
+    which it is strongest, radians, x right, y down.
     """
 
     light_C6: list[list[float]]
@@ -112,7 +112,7 @@ def detail_share(grey_HW: Floats, *, mask_HW: Mask) -> float:
 
 
 def shadow_profile(departure_hw3: Floats, *, products_hw: Mask, reach: int = 6) -> tuple[float, float, float]:
-    """(ambient, directed, angle): first harmonic, over directions, of the darkening within `reach` pixels of products."""
+    """(ambient, directed, angle): first harmonic over directions of the darkening within `reach` pixels of products."""
     dark_hw = np.clip(1 - np.exp(departure_hw3.mean(-1)), -0.1, 0.9)
     near_hw = cv2.dilate(products_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     angles_D = np.arange(_DIRECTIONS) * 2 * np.pi / _DIRECTIONS
@@ -156,7 +156,7 @@ def _eroded_one(score_hw: Floats) -> Floats:
     return cv2.erode(product_mask(score_hw).astype(np.uint8), np.ones((3, 3), np.uint8)).astype(np.float32)
 
 
-def rectangle_sides(points: NDArray[np.int32]) -> tuple[float, float]:
+def rectangle_sides(points: cv2.typing.MatLike) -> tuple[float, float]:
     """(long, short) side of the smallest rotated rectangle around pixels, counted from edge to edge."""
     _, (side, other), _ = cv2.minAreaRect(points)
     return max(side, other) + 1.0, min(side, other) + 1.0

@@ -35,19 +35,20 @@ def features_of(grey_HW: Photo, *, mask_HW: Photo | None = None, most: int = 150
     """Features of a picture, found at no more than 800 pixels a side; points are in the picture's own pixels."""
     shrink = min(1.0, _LONGER_SIDE / max(grey_HW.shape))
     small_hw = cv2.resize(grey_HW, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
-    mask_hw = None if mask_HW is None else cv2.resize(mask_HW, small_hw.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    size = small_hw.shape[1], small_hw.shape[0]
+    mask_hw = None if mask_HW is None else cv2.resize(mask_HW, size, interpolation=cv2.INTER_NEAREST)
     keypoints, descriptors_ND = cv2.SIFT.create(nfeatures=most).detectAndCompute(small_hw, mask_hw)
     points_N2 = np.asarray([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2) / shrink
     return Features(
         points_N2=points_N2,
-        descriptors_ND=np.zeros((0, 128), np.float32) if descriptors_ND is None else descriptors_ND,
+        descriptors_ND=np.asarray([] if descriptors_ND is None else descriptors_ND, np.float32).reshape(-1, 128),
     )
 
 
 def sprite_features(rgba_HW4: Photo) -> Features:
     """Features on the solid part of a sprite."""
-    grey_HW = cv2.cvtColor(rgba_HW4, cv2.COLOR_RGBA2GRAY)
-    solid_HW = cv2.erode((rgba_HW4[..., 3] > 200).astype(np.uint8), np.ones((5, 5), np.uint8))
+    grey_HW = np.asarray(cv2.cvtColor(rgba_HW4, cv2.COLOR_RGBA2GRAY), np.uint8)
+    solid_HW = np.asarray(cv2.erode((rgba_HW4[..., 3] > 200).astype(np.uint8), np.ones((5, 5), np.uint8)), np.uint8)
     return features_of(grey_HW, mask_HW=solid_HW, most=300)
 
 

@@ -52,13 +52,14 @@ class SaliencyParams(StageParams):
     own_process: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="pretrained backbone")
     width: int = Field(default=24, ge=4, multiple_of=4, description="channels of the side outputs")
-    working_size: int = Field(default=224, ge=64, multiple_of=32, description="side of a training sample, pixels")
-    steps: int = Field(default=700, ge=1, description="training steps")
+    working_size: int = Field(default=192, ge=64, multiple_of=32, description="side of a training sample, pixels")
+    rounds: int = Field(default=2, ge=1, description="trainings; before each later one the network labels the crops anew")
+    steps: int = Field(default=400, ge=1, description="training steps a round")
     batch: int = Field(default=8, ge=1, description="samples a step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the new layers")
     backbone_share: float = Field(default=0.2, ge=0, le=1, description="the backbone's learning rate, as a share")
     collages: float = Field(default=0.4, ge=0, le=1, description="share of samples on invented backgrounds")
-    doubt: float = Field(default=0.1, ge=0, le=1, description="weight of the doubtful pixels of a coarse mask")
+    doubt: float = Field(default=0.3, ge=0, le=1, description="weight of the doubtful pixels of a coarse mask")
     coarse_quality: float = Field(default=0.75, ge=0, le=1, description="least quality of a coarse mask that teaches")
     exemplars: int = Field(default=6000, ge=1, description="most coarse masks used")
     retrain_growth: float = Field(default=0.25, ge=0, description="share of new products that asks for a new network")
@@ -75,7 +76,7 @@ class SegmentParams(StageParams):
     margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
     doubt: float = Field(default=0.1, gt=0, lt=0.5, description="probabilities this near 0 or 1 are not cut again")
     cut_size: int = Field(default=320, ge=64, description="longer side of the window when the outline is cut to edges")
-    trust: float = Field(default=0.3, ge=0, le=1, description="the network's share in the refined mask, against the cut's")
+    trust: float = Field(default=0.3, ge=0, le=1, description="the network's share in the refined mask")
     radius: float = Field(default=0.016, gt=0, description="guided filter's radius, share of the window's longer side")
     epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
@@ -128,8 +129,8 @@ class ComposeParams(StageParams):
         description="levels of clutter, as RPC publishes them",
     )
     scale: float = Field(default=1.0, gt=0, le=4, description="size of the photos relative to the board's")
-    jpeg_quality: int = Field(default=0, ge=0, le=100, description="of the synthetic photos; 0: that of the pool's files")
-    scale_photos: int = Field(default=16, ge=0, description="pool photos searched for catalog sprites to find their scale")
+    jpeg_quality: int = Field(default=0, ge=0, le=100, description="of the photos; 0: that of the pool's files")
+    scale_photos: int = Field(default=16, ge=0, description="pool photos searched for sprites to find their scale")
     min_visible: float = Field(default=0.5, ge=0, le=1, description="least visible fraction of an item's mask")
     arrangements: dict[Literal["pool", "pile", "uniform"], float] = Field(
         default={"pool": 0.6, "pile": 0.25, "uniform": 0.15}, description="shares of where items gather"

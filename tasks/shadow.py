@@ -50,16 +50,15 @@ class Lamp:
 def draw_lamp(strength: LampStrength, *, generator: np.random.Generator) -> Lamp:
     """A lamp whose shadows are as dark as a pool photo's, from any side.
 
-    The three factors were fitted on composed photos: measured as the pool is, a cast shadow of darkness 1 gives a
-    directed darkening of 0.12 and an ambient one of 0.28, a contact shadow an ambient one of 0.1.
+    Factors and ranges were fitted so that composed photos, measured as the pool is, have its darkening near products.
     """
-    cast = float(np.clip(strength.directed / 0.12, 0.1, 0.75))
+    cast = float(np.clip(strength.directed / 0.085, 0.1, 0.8))
     return Lamp(
         angle=float(generator.uniform(0, 2 * np.pi)),
-        slope=float(generator.uniform(0.3, 0.9)),
-        softness=float(generator.uniform(0.2, 0.5)),
+        slope=float(generator.uniform(0.25, 0.65)),
+        softness=float(generator.uniform(0.15, 0.4)),
         cast=cast,
-        contact=float(np.clip((strength.ambient - 0.28 * cast) / 0.1, 0.15, 0.7)),
+        contact=float(np.clip((strength.ambient - 0.2 * cast) / 0.2, 0.05, 0.5)),
     )
 
 
@@ -74,8 +73,8 @@ def sweep_kernel(length: int, angle_step: int, blur_tenths: int) -> Floats:
     columns_S = np.rint(radius - steps_S * np.cos(angle)).astype(int)
     rows_S = np.rint(radius - steps_S * np.sin(angle)).astype(int)
     np.add.at(kernel_kk, (rows_S, columns_S), np.linspace(1.0, 0.3, len(steps_S)))
-    kernel_kk = cv2.GaussianBlur(kernel_kk, (0, 0), blur_tenths / 10)
-    return np.asarray(kernel_kk / kernel_kk.sum(), np.float32)
+    soft_kk = np.asarray(cv2.GaussianBlur(kernel_kk, (0, 0), blur_tenths / 10), np.float32)
+    return soft_kk / soft_kk.sum()
 
 
 def darken(canvas_HW3: Photo, cover_hw: Photo, *, cell: int, x: int, y: int, height: float, lamp: Lamp) -> None:

@@ -29,7 +29,7 @@ _THUMBNAIL = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutout:
-    """A product cut out of one exemplar, in catalog pixels. factor: what makes its pixels comparable with the others'."""
+    """A product cut out of one exemplar, in catalog pixels. factor: makes its pixels comparable with the others'."""
 
     item_id: str
     sku: str
@@ -156,7 +156,7 @@ def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
     cosine, sine = np.cos(np.pi / 6), 0.5
     turned_hw4 = warp_sprite(rgba_hw4, matrix_22=np.asarray([[cosine, -sine], [sine, cosine]]))
     grey_hw = cv2.cvtColor(turned_hw4, cv2.COLOR_RGBA2GRAY).astype(np.float32)
-    blurred_hw = cv2.GaussianBlur(grey_hw, (0, 0), sigma) if sigma > 0 else grey_hw
+    blurred_hw = np.asarray(cv2.GaussianBlur(grey_hw, (0, 0), sigma) if sigma > 0 else grey_hw, np.float32)
     inside_hw = cv2.erode((turned_hw4[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     return detail_share(blurred_hw, mask_HW=inside_hw)
 
@@ -164,7 +164,7 @@ def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
 def noise_of_file(level: float, *, board_HW3: Photo, quality: int, field_HW3: Photo) -> float:
     """The sensor noise (grey levels) that leaves noise of `level` on a bare board in a JPEG file of this quality.
 
-    Compression takes faint noise away altogether; then the most that it takes away is too much, so half of that is used.
+    Compression takes faint noise away altogether; then half of the most that it takes away is a fair guess.
     """
     side = min(192, *board_HW3.shape[:2])
     patch_HW3 = board_HW3[:side, :side]
