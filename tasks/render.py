@@ -16,15 +16,19 @@ import torch
 from safetensors.torch import save
 
 from models.cyclegan import CycleGAN, Generator, LossWeights
-from storage.images import encode_jpeg
+from storage.images import encode_jpeg, encode_png
 from storage.manifest import Manifest, ManifestRow, referenced
+from storage.store import replace_file
 from tasks.context import StageContext
 from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
-from tasks.render_photos import Photo, TrainingPhotos, item_mask, shrink, shrink_mask
+from tasks.render_photos import Photo, TrainingPhotos, draw_crops, item_mask, shrink, shrink_mask
+from tasks.render_progress import picture_steps, progress_picture
 from tasks.render_training import Schedule, load_state, new_training, train
 from tasks.renderers import PhotoRenderer, chained, colour_renderer, cyclegan_renderer, fourier_renderer
 from tasks.stage import stage
+
+_SHOWN = 4
 
 
 def schedule_of(params: RenderParams) -> Schedule:
@@ -127,21 +131,30 @@ def _trained_generator(context: StageContext, *, params: RenderParams, photos: T
         random_at=lambda step: context.torch_generator("step", step),
         folder=folder,
     )
-    losses: dict[str, float] = {}
-    for losses in context.progress(steps, total=params.steps - training.step, what="training steps"):  # noqa: B007 - the last ones are reported
-        pass
-    context.report(**losses)
+    shown = draw_crops(photos, size=params.crop, batch=_SHOWN, generator=context.torch_generator("progress"))
+    shown_B3SS = shown.synthetic_B3SS.to(next(model.parameters()).device)
+    wanted = picture_steps(params.steps)
+    for losses in context.progress(steps, total=params.steps - training.step, what="training steps"):
+        if training.step in wanted:
+            picture_HW3 = progress_picture(model, shown_B3SS)
+            replace_file(folder / f"{training.step:06d}.png", encode_png(picture_HW3), sync=False)
+            context.report(**losses)
     return model.to_pool
 
 
-def _keep_generator(context: StageContext, network: Generator, *, params: RenderParams) -> None:
+def _keep_training(context: StageContext, network: Generator, *, params: RenderParams) -> None:
+    """Rows for what is no photo to learn from, and has the status "artifact" so that nobody does."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
     row = ManifestRow(
         item_id="generator",
         media_type="application/safetensors",
+        status="artifact",
         attributes={"channels": params.channels, "blocks": params.blocks, "scale": params.scale},
     )
     context.put(save(tensors), path="generator.safetensors", row=row)
+    for picture in sorted(context.checkpoint_folder.glob("*.png")):
+        row = ManifestRow(item_id=f"progress/{picture.stem}", media_type="image/png", status="artifact")
+        context.put(picture.read_bytes(), path=f"progress/{picture.name}", row=row)
 
 
 def _make_renderer(
@@ -159,7 +172,7 @@ def _make_renderer(
     # The CycleGAN starts where matched colours end: few steps then go into what statistics can't say.
     matched = replace(photos, synthetic=_rendered_all(context, colour, photos=photos))
     network = _trained_generator(context, params=params, photos=matched)
-    _keep_generator(context, network, params=params)
+    _keep_training(context, network, params=params)
     return chained(colour, cyclegan_renderer(network, scale=params.scale, tile=params.tile))
 
 
@@ -184,7 +197,7 @@ def _render_one(
 
 @stage(RenderParams)
 def render(context: StageContext, *, params: RenderParams, synthetic: Manifest, pool: Manifest) -> None:
-    """Render every synthetic photo as "rendered/<stem>"; what a trained renderer learnt is the row "generator".
+    """Render every synthetic photo as "rendered/<stem>"; "generator" and "progress/<step>" show what was learnt.
 
     Rejected photos keep their file (to look at) and say why. The renderer "none" refers to the synthetic files.
 

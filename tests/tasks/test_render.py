@@ -47,8 +47,12 @@ def inputs(tmp_path):
 
 def test_render__labels_stay_and_the_generator_is_kept(inputs):
     made = run_stage_locally(render, RenderParams(**TINY), **inputs)
-    assert [row.item_id for row in made.rows] == ["generator", *(f"rendered/{index:06d}" for index in range(3))]
-    for row in made.rows[1:]:
+    assert [row.item_id for row in made.ok] == [f"rendered/{index:06d}" for index in range(3)]
+    assert {row.item_id for row in made.rows if row.status == "artifact"} == {
+        "generator",
+        *(f"progress/{step:06d}" for step in (1, 2, 3)),
+    }
+    for row in made.ok:
         source = inputs["synthetic"].row(row.parents[0])
         assert (row.objects, row.level, row.width, row.height) == (source.objects, "easy", 120, 112)
         assert decode_rgb(inputs["store"].read(row)).shape == (112, 120, 3)
