@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage.manifest import ManifestObject, ManifestRow
+from tasks.photo_samples import LabelledPhoto, Variation, draw_sample, labelled_photo, recolour
+
+
+def _photo_of(boxes, *, width=80, height=60):
+    """A black photo in which each box is painted in its own brightness."""
+    photo = np.zeros((height, width, 3), np.uint8)
+    for index, (x0, y0, x1, y1) in enumerate(boxes):
+        photo[y0:y1, x0:x1] = 100 + 60 * index
+    return LabelledPhoto(
+        photo_HW3=photo,
+        boxes_N4=np.array(boxes, np.float32).reshape(-1, 4),
+        labels_N=np.arange(1, len(boxes) + 1),
+        ignore_M4=np.zeros((0, 4), np.float32),
+    )
+
+
+@given(st.integers(0, 10_000), st.integers(3, 50), st.integers(3, 40))
+@settings(max_examples=40, deadline=None)
+def test_draw_sample__boxes_stay_on_their_pixels(seed, x, y):
+    source = _photo_of([(x, y, x + 24, y + 16)])
+    sample = draw_sample(
+        source, size=64, variation=Variation(zoom=1.3, colour=0), generator=np.random.default_rng(seed)
+    )
+    painted = sample.photo_HW3[..., 0] > 50
+    if not len(sample.boxes_N4):
+        return
+    rows, columns = np.flatnonzero(painted.any(axis=1)), np.flatnonzero(painted.any(axis=0))
+    found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    np.testing.assert_allclose(sample.boxes_N4[0], found, atol=1.6)
+
+
+def test_draw_sample__turns_by_quarters_and_never_mirrors():
+    # An L: long arm, short arm. Its four turned copies are all there is; a mirrored one would be another shape.
+    photo = np.zeros((64, 64, 3), np.uint8)
+    photo[16:48, 16:24] = 255
+    photo[40:48, 24:40] = 255
+    source = LabelledPhoto(
+        photo_HW3=photo,
+        boxes_N4=np.zeros((0, 4), np.float32),
+        labels_N=np.zeros(0, np.int64),
+        ignore_M4=np.zeros((0, 4), np.float32),
+    )
+    turned = {np.rot90(photo, turns).tobytes() for turns in range(4)}
+    drawn = {
+        draw_sample(
+            source, size=64, variation=Variation(zoom=1.0, colour=0), generator=np.random.default_rng(seed)
+        ).photo_HW3.tobytes()
+        for seed in range(30)
+    }
+    assert len(drawn) == 4
+    for one in drawn:
+        pixels = np.frombuffer(one, np.uint8).reshape(64, 64, 3)
+        differences = [np.mean(pixels != np.frombuffer(other, np.uint8).reshape(64, 64, 3)) for other in turned]
+        assert min(differences) < 0.05
+
+
+def test_draw_sample__is_a_function_of_its_generator():
+    source = _photo_of([(5, 5, 30, 30), (40, 10, 70, 50)])
+    one, same, other = (
+        draw_sample(source, size=64, variation=Variation(), generator=np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one.photo_HW3, same.photo_HW3) and np.array_equal(one.boxes_N4, same.boxes_N4)
+    assert not np.array_equal(one.photo_HW3, other.photo_HW3)
+
+
+def test_draw_sample__items_cut_off_become_ignore_regions():
+    source = _photo_of([(0, 0, 78, 8)], width=80, height=80)
+    samples = [
+        draw_sample(source, size=64, variation=Variation(zoom=3.0, colour=0), generator=np.random.default_rng(seed))
+        for seed in range(40)
+    ]
+    cut = [sample for sample in samples if not len(sample.boxes_N4) and len(sample.ignore_M4)]
+    assert cut, "no draw cut the item"
+    assert all(len(sample.labels_N) == len(sample.boxes_N4) for sample in samples)
+
+
+def test_labelled_photo__shrinks_and_sorts_objects():
+    row = ManifestRow(
+        item_id="pseudo/1",
+        objects=(
+            ManifestObject(category=7, sku="tea", box=(10, 20, 50, 60)),
+            ManifestObject(category=0, sku="", box=(0, 0, 20, 20), status="ignore"),
+        ),
+    )
+    photo = labelled_photo(row, np.zeros((100, 200, 3), np.uint8), label_of={7: 2}, longest=100)
+    assert photo.photo_HW3.shape == (50, 100, 3)
+    assert photo.boxes_N4.tolist() == [[5, 10, 25, 30]] and photo.labels_N.tolist() == [2]
+    assert photo.ignore_M4.tolist() == [[0, 0, 10, 10]]
+
+
+def test_recolour__strength_0_changes_nothing():
+    photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert recolour(photo, strength=0, generator=np.random.default_rng(0)) is photo
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_recolour__keeps_mid_grey_in_range(strength):
+    photo = np.full((16, 16, 3), 128, np.uint8)
+    means = [recolour(photo, strength=strength, generator=np.random.default_rng(seed)).mean() for seed in range(40)]
+    assert 128 * 0.4 < min(means) < 128 < max(means) < 128 * 1.9
