@@ -3,7 +3,8 @@
 Rows: "board/00" (the board that most photos show), "board/01", …: PNG at the size of the pool's photos. Attributes:
 `photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short)
 sides of single products), `tones` (percentiles of the products' colours), `places` (where products lie),
-`jpeg_quality` (of the files). Photos of the empty board that the user gives take the place of recovered boards.
+`jpeg_quality` (of the files). Photos of the empty board that the user gives take the place of recovered boards. Without
+a pool and without such photos, the board is a plain grey one, and its row has no looks.
 """
 
 from __future__ import annotations
@@ -123,6 +124,35 @@ def saliency_predictor(context: StageContext, network: Manifest, *, working_size
     return predict
 
 
+def plain_board(side: int) -> Photos:
+    """A light grey board that is a little darker towards its edges, uint8 [side, side, 3]."""
+    across = np.linspace(-1, 1, side, dtype=np.float32)
+    light_HW = 165 - 20 * (np.square(across)[:, None] + np.square(across)[None, :])
+    return np.repeat(np.rint(light_HW).astype(np.uint8)[..., None], 3, axis=-1)
+
+
+def _publish_unseen(context: StageContext, *, params: BoardParams, own: Manifest | None) -> None:
+    """Boards when there is no pool to learn from: the user's, or a plain one."""
+    context.log("no pool photos: boards say nothing about light, sizes and colours there")
+    pictures = [plain_board(params.plain_side)] if own is None else [context.read_rgb(row) for row in own.ok]
+    for number, picture_HW3 in enumerate(pictures):
+        _publish(context, picture_HW3, number=number, parents=(), attributes={"photos": 0})
+
+
+def _publish(
+    context: StageContext, picture_HW3: Photos, *, number: int, parents: tuple[str, ...], attributes: dict[str, Any]
+) -> None:
+    row = ManifestRow(
+        item_id=f"board/{number:02d}",
+        media_type="image/png",
+        width=picture_HW3.shape[1],
+        height=picture_HW3.shape[0],
+        parents=parents,
+        attributes=attributes,
+    )
+    context.put(encode_png(picture_HW3), path=f"{number:02d}.png", row=row)
+
+
 @stage(BoardParams)
 def board(
     context: StageContext,
@@ -133,6 +163,9 @@ def board(
     own: Manifest | None = None,
 ) -> None:
     """Recover the boards; see the module's docstring. `own`: photos of the empty board by the user."""
+    if not pool.ok:
+        _publish_unseen(context, params=params, own=own)
+        return
     rows = chosen_rows(pool, most=params.photos)
     files = list(context.map(context.read, rows, what="pool photos"))
     photos_PHW3 = np.stack(list(context.map(decode_rgb, files, what="pool photos decoded")))
@@ -148,13 +181,6 @@ def board(
         if own is not None:
             given_HW3 = context.read_rgb(own.ok[number % len(own.ok)])
             picture_HW3 = np.asarray(cv2.resize(given_HW3, picture_HW3.shape[1::-1], interpolation=cv2.INTER_AREA))
-        row = ManifestRow(
-            item_id=f"board/{number:02d}",
-            media_type="image/png",
-            width=picture_HW3.shape[1],
-            height=picture_HW3.shape[0],
-            parents=tuple(rows[index].item_id for index in group),
-            attributes=attributes,
-        )
-        context.put(encode_png(picture_HW3), path=f"{number:02d}.png", row=row)
+        parents = tuple(rows[index].item_id for index in group)
+        _publish(context, picture_HW3, number=number, parents=parents, attributes=attributes)
         context.report(**{f"holes_{number:02d}": found.holes, f"photos_{number:02d}": float(len(group))})

@@ -44,6 +44,7 @@ Photo = NDArray[np.uint8]
 
 _SEARCHED = 60
 _PLAIN_QUALITY = 90
+_PLAIN_SHARE = 0.2
 _PLAIN_LOOK = PhotoLook(light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0)
 
 
@@ -80,9 +81,10 @@ def build_kit(
     found = [row for row in boards.ok if row.item_id.startswith("board/")]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
-    scale = catalog_scale(cutouts, boards=found, photos=_read_evenly(context, pool, most=params.scale_photos))
-    context.report(catalog_scale=scale)
     pictures = [context.read_rgb(row) for row in found]
+    photos = _read_evenly(context, pool, most=params.scale_photos)
+    scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=min(pictures[0].shape[:2]))
+    context.report(catalog_scale=scale)
     return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params)
 
 
@@ -155,11 +157,13 @@ def _millimetres(categories: Sequence[Category]) -> dict[str, float]:
     return {sku: float(max(size)) for sku, size in sizes.items() if size}
 
 
-def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], photos: Sequence[Photo]) -> float:
+def catalog_scale(
+    cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], photos: Sequence[Photo], board_side: int
+) -> float:
     """Board pixels for each comparable catalog pixel.
 
-    Measured on sprites that are found in pool photos; if too few are, from the sizes of single products in the pool;
-    1 if none were seen either.
+    Measured on sprites that are found in pool photos; if too few are, from the sizes of single products in the pool; if
+    none were seen either, the median product gets _PLAIN_SHARE of the board's side.
     """
     searched = likeliest(cutouts, most=_SEARCHED)
     found = matched_scale(
@@ -167,11 +171,13 @@ def catalog_scale(cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], p
         factors=[one.factor for one in searched],
         photos=[features_of(_grey(photo_HW3)) for photo_HW3 in photos],
     )
-    blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
-    if found is not None or len(blobs_N2) == 0:
-        return found or 1.0
+    if found is not None:
+        return found
     sides_M2 = np.asarray([outline_of(one.rgba_HW4[..., 3])[1] for one in cutouts], np.float32)
     sides_M2 *= np.asarray([[one.factor] for one in cutouts], np.float32)
+    blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
+    if len(blobs_N2) == 0:
+        return _PLAIN_SHARE * board_side / float(np.median(sides_M2[:, 0]))
     weights_M = np.asarray([one.weight for one in cutouts], np.float32)
     return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
 

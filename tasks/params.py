@@ -100,9 +100,10 @@ class BoardParams(StageParams):
     """Empty boards recovered from the pool."""
 
     stage: ClassVar[str] = "board"
-    photos: int = Field(default=120, ge=2, description="most pool photos looked at, spread over the pool")
+    photos: int = Field(default=80, ge=2, description="most pool photos looked at, spread over the pool")
     boards: int = Field(default=3, ge=1, description="most boards told apart (camera moved, table changed)")
     working_size: int = Field(default=320, ge=64, description="longer side of a photo in the saliency network, pixels")
+    plain_side: int = Field(default=800, ge=64, description="side of the plain board where there is no pool, pixels")
 
 
 class LevelParams(BaseModel):

@@ -44,6 +44,15 @@ def test_board__the_users_own_board_takes_the_place_of_the_recovered_one(tmp_pat
     assert made.row("board/00").attributes["looks"]
 
 
+def test_board__without_a_pool_there_is_a_plain_board(tmp_path):
+    store = Store.open(str(tmp_path))
+    nothing = committed(store, "pool", [(ManifestRow(item_id="pool/1", status="quarantined", reason="broken"), None)])
+    made = run_stage_locally(board, BoardParams(plain_side=96), store=store, pool=nothing)
+    picture = decode_rgb(store.read(made.row("board/00")))
+    assert picture.shape == (96, 96, 3) and picture[48, 48, 0] > picture[0, 0, 0]
+    assert "looks" not in made.row("board/00").attributes
+
+
 def test_chosen_rows__one_size_spread_over_the_pool(tmp_path):
     store = Store.open(str(tmp_path))
     rows = [(ManifestRow(item_id=f"pool/{n:02d}", width=64 if n % 5 else 32, height=64), None) for n in range(25)]

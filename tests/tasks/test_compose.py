@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from storage.manifest import ManifestRow
 from storage.store import Store
 from tasks.compose import compose, compose_photo, encoded_photo, paint
 from tasks.stage import run_stage_locally
-from tests.tasks.composing_cases import board_row, inputs_of, kit_of, look, params_of
+from tests.tasks.composing_cases import board_row, committed, inputs_of, kit_of, look, params_of
 
 
 def decoded(one, shape):
@@ -158,6 +159,19 @@ def test_compose__a_product_without_sprites_is_named(tmp_path):
     store = Store.open(str(tmp_path))
     with pytest.raises(ValueError, match="violet"):
         run_stage_locally(compose, params_of(skus=("red", "violet")), store=store, **inputs_of(store))
+
+
+def test_compose__works_without_a_pool(tmp_path):
+    from tasks.board import board
+    from tasks.params import BoardParams
+
+    store = Store.open(str(tmp_path))
+    inputs = inputs_of(store)
+    inputs["pool"] = committed(store, "nothing", [(ManifestRow(item_id="pool/1", status="quarantined"), None)])
+    inputs["boards"] = run_stage_locally(board, BoardParams(plain_side=200), store=store, pool=inputs["pool"])
+    made = run_stage_locally(compose, params_of(photos=2), store=store, **inputs)
+    sides = [max(one.box[2] - one.box[0], one.box[3] - one.box[1]) for row in made.rows for one in row.objects]
+    assert 20 < np.median(sides) < 60
 
 
 def test_encoded_photo__poisson_blending_works_too():
