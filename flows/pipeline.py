@@ -138,7 +138,15 @@ def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: M
     predictions = run.stage(
         f"predict.{name}.pool", preset.predict_pool, checkpoint=rung.checkpoint, photos=prepared.pool
     )
-    return run.stage(f"select.{name}", preset.select[name], pool=prepared.pool, predictions=predictions, boards=boards)
+    return run.stage(
+        f"select.{name}",
+        preset.select[name],
+        pool=prepared.pool,
+        predictions=predictions,
+        boards=boards,
+        val=prepared.val,
+        val_predictions=rung.val_predictions,
+    )
 
 
 def _train(
