@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load
 from torch import Tensor
 
-from models.dpsnet import DPSNet, DPSNetConfig, padded_size
+from models.dpsnet import COUNT_STRIDE, DPSNet, DPSNetConfig, padded_size
 from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
@@ -115,22 +116,48 @@ def to_batch(photos: Sequence[Picture], *, device: torch.device | str = "cpu") -
 
 
 @torch.inference_mode()
-def detect(detector: Detector, photos: Iterable[Picture]) -> list[PhotoDetections]:
-    """Products in photos (uint8 [H, W, 3], any sizes): boxes in each photo's own pixels, all above the score floor."""
-    fitted = [fit_photo(photo_HW3, size=detector.image_size) for photo_HW3 in photos]
+def detect(detector: Detector, photos: Iterable[Picture], *, turns: int = 0) -> list[PhotoDetections]:
+    """Products in photos (uint8 [H, W, 3], any sizes): boxes in each photo's own pixels, all above the score floor.
+
+    With `turns` the network sees the photos after that many quarter turns anticlockwise: another view of the same
+    products, whose boxes and density come back in the photos' own frames.
+    """
+    seen = [np.rot90(photo_HW3, turns) for photo_HW3 in photos]
+    fitted = [fit_photo(np.ascontiguousarray(photo_HW3), size=detector.image_size) for photo_HW3 in seen]
     device = next(detector.network.parameters()).device
     detections, density_BChw = detector.network(to_batch([photo for photo, _ in fitted], device=device))
     return [
         PhotoDetections(
-            objects=_objects(found, factor=factor, categories=detector.categories),
-            density_Chw=density_Chw.cpu().numpy(),
+            objects=_objects(
+                turn_back((found["boxes"] / factor).cpu().numpy(), turns=turns, shape=photo_HW3.shape),
+                found=found,
+                categories=detector.categories,
+            ),
+            density_Chw=_density(density_Chw, turns=turns, shape=photo_HW3.shape, factor=factor),
         )
-        for found, density_Chw, (_, factor) in zip(detections, density_BChw, fitted, strict=True)
+        for found, density_Chw, (_, factor), photo_HW3 in zip(detections, density_BChw, fitted, seen, strict=True)
     ]
 
 
-def _objects(found: dict[str, Tensor], *, factor: float, categories: Sequence[Category]) -> tuple[ManifestObject, ...]:
-    boxes_N4 = (found["boxes"] / factor).cpu().tolist()
+def turn_back(boxes_N4: NDArray[np.float32], *, turns: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Boxes found in a photo of `shape` (H, W, …) that is turned by `turns` quarters, in the frame before the turns."""
+    height, width = shape[:2]
+    for _ in range(turns % 4):
+        # One quarter back (clockwise): what was at (x, y) is at (height - y, x).
+        boxes_N4 = np.stack([height - boxes_N4[:, 3], boxes_N4[:, 0], height - boxes_N4[:, 1], boxes_N4[:, 2]], axis=1)
+        height, width = width, height
+    return boxes_N4
+
+
+def _density(density_Chw: Tensor, *, turns: int, shape: tuple[int, ...], factor: float) -> NDArray[np.float32]:
+    """The map's cells that lie on the photo, not on its frame, turned back."""
+    rows, columns = (math.ceil(side * factor / COUNT_STRIDE) for side in shape[:2])
+    return np.ascontiguousarray(np.rot90(density_Chw[:, :rows, :columns].cpu().numpy(), -turns, axes=(1, 2)))
+
+
+def _objects(
+    boxes_N4: NDArray[np.float32], *, found: dict[str, Tensor], categories: Sequence[Category]
+) -> tuple[ManifestObject, ...]:
     scores_N, labels_N = found["scores"].cpu().tolist(), found["labels"].cpu().tolist()
     return tuple(
         ManifestObject(
@@ -140,5 +167,5 @@ def _objects(found: dict[str, Tensor], *, factor: float, categories: Sequence[Ca
             centre=((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
             score=score,
         )
-        for box, score, label in zip(boxes_N4, scores_N, labels_N, strict=True)
+        for box, score, label in zip(boxes_N4.tolist(), scores_N, labels_N, strict=True)
     )

@@ -151,6 +151,10 @@ class ComposeParams(StageParams):
         default=(), description="parts left out, to measure what each is worth"
     )
 
+    def left_out(self, part: Literal["shadow", "size", "layout", "light", "board"]) -> bool:
+        """Whether a part of the realism is switched off; the paper's recipe has none of them."""
+        return self.recipe == "paper" or part in self.without
+
 
 class RenderParams(StageParams):
     """Translation of synthetic photos to the look of the pool.
@@ -231,6 +235,7 @@ class PredictParams(StageParams):
 
     stage: ClassVar[str] = "predict"
     batch: int = Field(default=8, ge=1, description="photos that go through the network together")
+    turns: Literal[0, 1, 2, 3] = Field(default=0, description="quarter turns before the network sees a photo")
     keep_density: int = Field(default=8, ge=0, description="first photos whose density map is kept as .npy")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 

@@ -53,19 +53,19 @@ def _groups(rows: Sequence[ManifestRow], *, size: int) -> list[Sequence[Manifest
 
 
 def predict_rows(
-    context: StageContext, detector: Detector, *, rows: Sequence[ManifestRow], batch: int
+    context: StageContext, detector: Detector, *, rows: Sequence[ManifestRow], batch: int, turns: int
 ) -> Iterator[tuple[ManifestRow, PhotoDetections]]:
     """Rows with what was found in them; photos are decoded ahead while the network works."""
     decoded = context.map(context.read_rgb, rows, what="photos")
     for group in _groups(rows, size=batch):
-        yield from zip(group, detect(detector, list(islice(decoded, len(group)))), strict=True)
+        yield from zip(group, detect(detector, list(islice(decoded, len(group))), turns=turns), strict=True)
 
 
 @stage(PredictParams)
 def predict(context: StageContext, *, params: PredictParams, checkpoint: Manifest, photos: Manifest) -> None:
     """Predict every usable photo; see the module's docstring."""
     detector = read_detector(context, checkpoint, device=params.device)
-    predicted = predict_rows(context, detector, rows=photos.ok, batch=params.batch)
+    predicted = predict_rows(context, detector, rows=photos.ok, batch=params.batch, turns=params.turns)
     for index, (row, found) in enumerate(predicted):
         result = prediction_row(row, found)
         if index < params.keep_density:
