@@ -120,6 +120,7 @@ def confusions(evaluated: EvaluationSet, *, matches: Matches) -> list[tuple[str,
 def mistakes(evaluated: EvaluationSet, *, matches: Matches) -> list[dict[str, object]]:
     """Every single mistake with its photo, kind, SKUs, score and box (xyxy): what to look at."""
     found, truth, skus = evaluated.found, evaluated.truth, evaluated.skus
+    found_boxes, truth_boxes = found.xyxy_M4.tolist(), truth.xyxy_M4.tolist()
     listed: list[dict[str, object]] = []
     for index in np.flatnonzero(matches.kind_D != RIGHT):
         lies_on = int(matches.truth_D[index])
@@ -130,7 +131,7 @@ def mistakes(evaluated: EvaluationSet, *, matches: Matches) -> list[dict[str, ob
                 "true_sku": skus[truth.class_M[lies_on]] if lies_on >= 0 else None,
                 "found_sku": skus[found.class_M[index]],
                 "score": float(found.score_M[index]),
-                "box": found.xyxy_M4[index].tolist(),
+                "box": found_boxes[index],
             }
         )
     for index in matches.missed:
@@ -141,7 +142,7 @@ def mistakes(evaluated: EvaluationSet, *, matches: Matches) -> list[dict[str, ob
                 "true_sku": skus[truth.class_M[index]],
                 "found_sku": None,
                 "score": None,
-                "box": truth.xyxy_M4[index].tolist(),
+                "box": truth_boxes[index],
             }
         )
     return sorted(listed, key=lambda one: (str(one["photo"]), str(one["kind"]), str(one["box"])))
