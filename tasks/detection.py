@@ -21,6 +21,7 @@ from storage.images import Picture
 from storage.manifest import ManifestObject
 
 FORMAT = "tally-dpsnet-1"
+_LEAST_SIDE = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,11 +129,7 @@ def detect(detector: Detector, photos: Iterable[Picture], *, turns: int = 0) -> 
     detections, density_BChw = detector.network(to_batch([photo for photo, _ in fitted], device=device))
     return [
         PhotoDetections(
-            objects=_objects(
-                turn_back((found["boxes"] / factor).cpu().numpy(), turns=turns, shape=photo_HW3.shape),
-                found=found,
-                categories=detector.categories,
-            ),
+            objects=_objects(found, factor=factor, turns=turns, shape=photo_HW3.shape, categories=detector.categories),
             density_Chw=_density(density_Chw, turns=turns, shape=photo_HW3.shape, factor=factor),
         )
         for found, density_Chw, (_, factor), photo_HW3 in zip(detections, density_BChw, fitted, seen, strict=True)
@@ -156,9 +153,14 @@ def _density(density_Chw: Tensor, *, turns: int, shape: tuple[int, ...], factor:
 
 
 def _objects(
-    boxes_N4: NDArray[np.float32], *, found: dict[str, Tensor], categories: Sequence[Category]
+    found: dict[str, Tensor], *, factor: float, turns: int, shape: tuple[int, ...], categories: Sequence[Category]
 ) -> tuple[ManifestObject, ...]:
-    scores_N, labels_N = found["scores"].cpu().tolist(), found["labels"].cpu().tolist()
+    height, width = shape[:2]
+    boxes_N4 = np.clip((found["boxes"] / factor).cpu().numpy(), 0, np.array([width, height] * 2, np.float32))
+    # What was found beside the photo, on the frame that makes it square, is no product.
+    on_photo_N = (boxes_N4[:, 2:] - boxes_N4[:, :2] >= _LEAST_SIDE).all(axis=1)
+    boxes_N4 = turn_back(boxes_N4, turns=turns, shape=shape)[on_photo_N]
+    scores_N, labels_N = (found[name].cpu().numpy()[on_photo_N].tolist() for name in ("scores", "labels"))
     return tuple(
         ManifestObject(
             category=categories[label - 1].id,
