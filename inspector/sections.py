@@ -22,7 +22,7 @@ from storage.images import Picture, decode_grey, decode_rgb, decode_rgba
 from storage.manifest import Manifest, ManifestRow
 from storage.store import DamagedArtifactError
 
-SMALL, LARGE = 200, 330
+SMALL, LARGE, WIDE = 200, 330, 520
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +134,10 @@ def synthetic(data: RunData) -> Section:
             alt = "The same photo after rendering"
             pair.append(_photo(data, translated, alt=alt, caption=verdict, side=LARGE))
         section.rows.append(pair)
+    pictures = [row for row in (rendered.rows if rendered else ()) if row.item_id.startswith("progress/")]
+    for row in pictures[-1:]:
+        alt = "Crops of synthetic photos, below them their translations, below those what is translated back"
+        section.rows.append([_photo(data, row, alt=alt, caption=f"{alt} (end of training)", side=WIDE)])
     return section
 
 

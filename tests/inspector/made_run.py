@@ -72,7 +72,8 @@ def _stages() -> dict[str, list[tuple[ManifestRow, bytes | None]]]:
                 row("rendered/000000", parents=("synthetic/000000",), status="rejected", reason="1 of 1 items drifted"),
                 jpeg(5),
             ),
-            (row("generator", media_type="application/safetensors"), b"weights"),
+            (row("generator", media_type="application/safetensors", status="artifact"), b"weights"),
+            (row("progress/000002", status="artifact", media_type="image/png"), flat(72, 96, 3)),
         ],
         "predict.source.test": [(predicted, density())],
         "select.image_level": [

@@ -66,8 +66,8 @@ def test_write_report__every_stage_has_its_pictures(page):
     outline = Outline(page)
     sections = {"masks", "poses", "boards", "synthetic", "detections", "pseudo-labels"}
     assert outline.ids == sections | {"ladder", "quarantine", "stages", "parameters"}
-    # The masks' trio, two poses, a board, one synthetic photo thrice, detections and heat, two pseudo-labels.
-    assert len(outline.images) == 3 + 2 + 1 + 3 + 2 + 2
+    # The masks' trio, two poses, a board, a photo thrice and progress, detections and heat, two pseudo-labels.
+    assert len(outline.images) == 3 + 2 + 1 + (3 + 1) + 2 + 2
     for said in ("seen from the side", "nothing trusted", "both views agree", "1 of 1 items drifted", "quality 0.88"):
         assert said in outline.text
 
