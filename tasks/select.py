@@ -1,8 +1,8 @@
 """Stage `select`: pseudo-labels out of predictions on the pool. It never sees a label of the pool.
 
 Of a pool row only the location, digest and size of its photo are read; a pool row that carries objects is refused, so
-that no truth can slip in. Where predictions on val are given, scores become probabilities of being right first, by a
-calibration there. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
+that no truth can slip in. Where predictions on val are given, they calibrate scores (to probabilities of being right)
+and the counts first. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
 
     taken whole     the row refers to the pool's photo; attributes.mode = "image"
     taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -110,8 +110,16 @@ def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[
     return Predicted(photo=photo, objects=objects, other_views=tuple(others), count=float(count))
 
 
-def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> Calibration:
-    """How scores on val became right detections; scores as they are without val.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValCalibration:
+    """What val taught about a checkpoint: how scores became right detections, and by how much its counts are off."""
+
+    scores: Calibration = Calibration()
+    count_scale: float = 1.0
+
+
+def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> ValCalibration:
+    """The calibration of a checkpoint by its predictions on val; without val, everything stays as it is.
 
     Raises:
         ValueError: only one of the two is given, or they do not belong together.
@@ -119,17 +127,22 @@ def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> Cal
     if val is None or predictions is None:
         if val is not predictions:
             raise ValueError("select: expected val and val_predictions together, got one of them")
-        return Calibration()
+        return ValCalibration()
     evaluated = from_manifests(val, predictions=predictions, categories=categories_of(val), role="val")
-    return fit_calibration(evaluated.found.score_M, right_M=match(evaluated).kind_D == RIGHT)
+    counted = sum(float(predictions.row(photo).attributes.get("count") or 0.0) for photo in evaluated.photo_ids)
+    return ValCalibration(
+        scores=fit_calibration(evaluated.found.score_M, right_M=match(evaluated).kind_D == RIGHT),
+        count_scale=len(evaluated.truth) / counted if counted > 0 else 1.0,
+    )
 
 
-def calibrated(seen: Predicted, *, calibration: Calibration) -> Predicted:
-    """The same detections with probabilities of being right as scores; as they are where nothing was calibrated."""
-    if calibration == Calibration():
+def calibrated(seen: Predicted, *, calibration: ValCalibration) -> Predicted:
+    """The same detections with probabilities of being right as scores, and the count that they should have had."""
+    if calibration == ValCalibration():
         return seen
-    views = [_calibrated(view, calibration) for view in (seen.objects, *seen.other_views)]
-    return replace(seen, objects=views[0], other_views=tuple(views[1:]))
+    views = [_calibrated(view, calibration.scores) for view in (seen.objects, *seen.other_views)]
+    count = seen.count * calibration.count_scale
+    return replace(seen, objects=views[0], other_views=tuple(views[1:]), count=count)
 
 
 def _calibrated(objects: Sequence[ManifestObject], calibration: Calibration) -> tuple[ManifestObject, ...]:
@@ -262,7 +275,7 @@ def select(
     rows = list(context.map(decide, [calibrated(seen, calibration=calibration) for seen in photos]))
     figures = guard_rails(rows)
     context.metadata["guard_rails"] = figures
-    context.metadata["calibration"] = {"slope": calibration.slope, "offset": calibration.offset}
+    context.metadata["calibration"] = {**asdict(calibration.scores), "count_scale": calibration.count_scale}
     context.report(**{name: value for name, value in figures.items() if isinstance(value, (int, float))})
     if not figures["image"] and not figures["instance"]:
         context.log(f"no pool photo was taken: no detection reaches {params.confident_score:g} in {len(rows)} photos")

@@ -181,14 +181,15 @@ def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):
     assert made[0].content_digest == made[1].content_digest
 
 
-def labelled_val(store, *, right):
+def labelled_val(store, *, right, count=None):
     """200 photos in which a product is found with score 0.9; in `right` of ten it is there."""
     publication = store.begin("ingest", key="val")
     predictions = store.begin("predict", key="val")
     for index in range(200):
         truth = (seen("left", None),) if index % 10 < right else ()
         publication.add(ManifestRow(item_id=f"val/{index}", objects=truth))
-        predictions.add(ManifestRow(item_id=f"val/{index}", objects=(seen("left", 0.9),)))
+        counted = {} if count is None else {"count": count}
+        predictions.add(ManifestRow(item_id=f"val/{index}", objects=(seen("left", 0.9),), attributes=counted))
     categories = category_records([Category(id=1, sku="sku-1"), Category(id=2, sku="sku-2")])
     val = publication.commit(metadata={}, content={"categories": categories})
     return {"val": val, "val_predictions": predictions.commit(metadata={}, content={})}
@@ -204,6 +205,13 @@ def test_select__overconfident_scores_lose_trust(store):
     made = run_stage_locally(select, PARAMS, store=store, **inputs(store), **labelled_val(store, right=5))
     assert made.ok == ()
     assert made.row("pseudo/whole").reason == "nothing trusted"
+
+
+def test_select__a_counting_view_that_counts_too_much_is_put_right(store):
+    val = labelled_val(store, right=10, count=1.35)
+    made = run_stage_locally(select, PARAMS, store=store, **inputs(store), **val)
+    assert made.row("pseudo/miscounted").attributes["mode"] == "image"
+    assert made.row("pseudo/miscounted").attributes["count"] == pytest.approx(4.0 / 1.35)
 
 
 def test_calibration_on__one_half_is_not_enough(store):
