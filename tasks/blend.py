@@ -5,6 +5,8 @@ Boundary: uint8 crops in, uint8 crops out; knows no layout and no labels. Legend
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -65,24 +67,31 @@ def warp_sprite(rgba_hw4: Photo, *, matrix_22: NDArray[np.float64]) -> Photo:
     return np.asarray(cv2.warpAffine(rgba_hw4, affine_23, (int(out_width), int(out_height)), flags=cv2.INTER_LINEAR))
 
 
-def paste(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo) -> None:
-    """window = window x (1 - alpha) + colours x alpha, in place."""
-    alpha_hw3 = cv2.cvtColor(alpha_hw, cv2.COLOR_GRAY2RGB)
-    below_hw3 = cv2.multiply(window_hw3, cv2.bitwise_not(alpha_hw3), scale=1 / 255)
-    above_hw3 = cv2.multiply(colours_hw3, alpha_hw3, scale=1 / 255)
+def paste(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo, gains: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    """window = window x (1 - alpha) + colours x gain x alpha, in place; one gain a channel.
+
+    The gains go into the alpha, which has one channel, because that is cheaper than lighting three.
+    """
+    rest_hw3 = cv2.cvtColor(cv2.bitwise_not(alpha_hw), cv2.COLOR_GRAY2RGB)
+    below_hw3 = cv2.multiply(window_hw3, rest_hw3, scale=1 / 255)
+    most = max(gains)
+    shares_hw3 = cv2.merge([cv2.convertScaleAbs(alpha_hw, alpha=gain / most) for gain in gains])
+    above_hw3 = cv2.multiply(colours_hw3, shares_hw3, scale=most / 255)
     cv2.add(below_hw3, above_hw3, dst=window_hw3)
 
 
-def paste_poisson(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo) -> None:
-    """Paste the gradients of a product, in place (Perez et al., "Poisson image editing", SIGGRAPH 2003).
+def paste_poisson(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo, gains: Sequence[float]) -> None:
+    """Paste the gradients of a product, in place; arguments as in `paste`.
 
-    Full seamless cloning would let the board's colour flow into the product; half of it keeps the print readable.
+    Perez et al., "Poisson image editing", SIGGRAPH 2003. Full seamless cloning would let the board's colour flow into
+    the product; half of it keeps the print readable.
     """
     mask_hw = cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1]
     x, y, width, height = cv2.boundingRect(mask_hw)
     middle = x + width // 2, y + height // 2
-    cloned_hw3 = cv2.seamlessClone(colours_hw3, window_hw3, mask_hw, middle, cv2.NORMAL_CLONE)
-    mixed_hw3 = np.asarray(cv2.addWeighted(cloned_hw3, 0.5, colours_hw3, 0.5, 0), np.uint8)
+    lit_hw3 = np.clip(np.rint(colours_hw3 * np.asarray(gains)), 0, 255).astype(np.uint8)
+    cloned_hw3 = cv2.seamlessClone(lit_hw3, window_hw3, mask_hw, middle, cv2.NORMAL_CLONE)
+    mixed_hw3 = np.asarray(cv2.addWeighted(cloned_hw3, 0.5, lit_hw3, 0.5, 0), np.uint8)
     paste(window_hw3, mixed_hw3, alpha_hw=alpha_hw)
 
 

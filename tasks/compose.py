@@ -94,11 +94,11 @@ class Composed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What one photo's items share: the lit board, the lamp, and the colour table [256, 3] of sprites in this light."""
+    """What one photo's items share: the lit board, the lamp, and how bright items are there, a gain a channel."""
 
     board: LitBoard
     lamp: Lamp
-    table_L3: Floats
+    gains_3: NDArray[np.float64]
 
 
 def compose_photo(kit: Kit, *, params: ComposeParams, index: int) -> Composed:
@@ -121,19 +121,11 @@ def _draw(generator: np.random.Generator, shares: Mapping[Any, float]) -> str:
     return names[min(int(np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right")), len(names) - 1)]
 
 
-def left_out(params: ComposeParams, part: str) -> bool:
-    """Whether a part of the realism is switched off; the paper's recipe has none of them."""
-    return params.recipe == "paper" or part in params.without
-
-
 def draw_scene(kit: Kit, *, params: ComposeParams, generator: np.random.Generator) -> Scene:
-    """A lit board, shadows as dark as that photo's, and the colours that the light gives to items."""
+    """A lit board, shadows as dark as that photo's, and a little variation of the items' exposure and tint."""
     board = kit.boards[int(generator.integers(len(kit.boards)))]
     exposure = generator.normal(0, _EXPOSURE_SPREAD) + generator.normal(0, _TINT_SPREAD, 3)
-    steps_L1 = np.maximum(np.arange(256, dtype=np.float32)[:, None] / 255, 1e-4)
-    gains, exponents = kit.tone_32.T
-    table_L3 = np.exp(gains + exposure.astype(np.float32)) * steps_L1**exponents
-    return Scene(board=board, lamp=draw_lamp(board.shadows, generator=generator), table_L3=table_L3.astype(np.float32))
+    return Scene(board=board, lamp=draw_lamp(board.shadows, generator=generator), gains_3=np.exp(exposure))
 
 
 def draw_wishes(
@@ -155,7 +147,7 @@ def draw_wishes(
 
 def _draw_group(kit: Kit, sku: str, number: int, params: ComposeParams, generator: np.random.Generator) -> list[Wish]:
     """`number` items of one product: side by side in one view and direction, or each as it fell."""
-    row = number > 1 and generator.random() < params.row_share and not left_out(params, "layout")
+    row = number > 1 and generator.random() < params.row_share and not params.left_out("layout")
     wishes: list[Wish] = []
     for position in range(number):
         beside = row and position > 0
@@ -179,7 +171,7 @@ def _draw_sprite(kit: Kit, sku: str, generator: np.random.Generator) -> Sprite:
 
 def _draw_size(params: ComposeParams, generator: np.random.Generator) -> float:
     """A small jitter; or, where sizes are left out, the paper's free scale about the same mean."""
-    if left_out(params, "size"):
+    if params.left_out("size"):
         return float(generator.uniform(*_FREE_SIZES) / np.mean(_FREE_SIZES))
     return float(np.exp(generator.normal(0, params.size_jitter)))
 
@@ -190,7 +182,7 @@ def lay_out(
     """Places for the wishes, in their order; a wish without a place is left out."""
     ground = empty_ground(*size)
     height, width = ground.labels_HW.shape
-    kind = "uniform" if left_out(params, "layout") else _draw(generator, params.arrangements)
+    kind = "uniform" if params.left_out("layout") else _draw(generator, params.arrangements)
     density_HW = gathering(kind, places_hw=kit.places_hw, height=height, width=width, generator=generator)
     items: list[Item] = []
     last: Item | None = None
@@ -215,7 +207,10 @@ def _place(
     alpha_hw = np.asarray(cv2.extractChannel(rgba_hw4, 3), np.uint8)
     cover_hw = cover_of(alpha_hw, cell=ground.cell)
     mask_hw = cover_hw > 127
-    limit, overlap = (0.0, 0.5) if left_out(params, "layout") else (params.min_visible, wish.overlap)
+    if not mask_hw.any():
+        # Thinner than half a cell at this scale: nothing that a detector could see.
+        return None
+    limit, overlap = (0.0, 0.5) if params.left_out("layout") else (params.min_visible, wish.overlap)
     welcome = [density_HW, np.ones_like(density_HW)]
     if wish.beside and last is not None:
         welcome.insert(0, _beside(wish, last, ground=ground, generator=generator))
@@ -257,25 +252,24 @@ def paint(
     labels_HW = np.zeros(canvas_HW3.shape[:2], np.uint8)
     cell = cell_side(*canvas_HW3.shape[:2])
     areas, visible = [0], [0]
-    limit = 0.0 if left_out(params, "layout") else params.min_visible
+    limit = 0.0 if params.left_out("layout") else params.min_visible
     kept: list[Item] = []
     for item in items:
         blend = "hard" if params.recipe == "paper" else _draw(generator, params.blends)
         window = window_of(item)
-        hidden = cv2.calcHist([labels_HW[window]], [0], item.solid_hw, [len(areas)], [0, len(areas)]).ravel()
-        if any(visible[k] - hidden[k] < limit * areas[k] for k in range(1, len(areas)) if hidden[k]):
+        hidden = hidden_pixels(labels_HW[window], item.solid_hw, labels=len(areas))
+        if any(visible[label] - lost < limit * areas[label] for label, lost in hidden.items()):
             continue
-        if not hidden.sum():
-            # A sprite of a failed cut-out, all of it nearly transparent: nothing to see, so nothing to label.
-            continue
-        visible = [count - int(lost) for count, lost in zip(visible, hidden, strict=True)]
-        if not left_out(params, "shadow"):
+        for label, lost in hidden.items():
+            visible[label] -= lost
+        if not params.left_out("shadow"):
             darken(canvas_HW3, item.cover_hw, cell=cell, x=item.x, y=item.y, height=item.sprite.height, lamp=scene.lamp)
         lay = paste_poisson if blend == "poisson" else paste
-        colours_hw3 = _lit_colours(item, scene=scene, size=labels_HW.shape, params=params)
-        lay(canvas_HW3[window], colours_hw3, alpha_hw=edge_alpha(item.alpha_hw, blend=blend))
+        gains = (1.0, 1.0, 1.0) if params.left_out("light") else gains_at(item, scene=scene, size=labels_HW.shape)
+        lay(canvas_HW3[window], item.colours_hw3, alpha_hw=edge_alpha(item.alpha_hw, blend=blend), gains=gains)
         kept.append(item)
-        labels_HW[window][item.solid_hw > 0] = len(kept)
+        # Labels grow, so the larger one is the one on top.
+        np.maximum(labels_HW[window], np.minimum(item.solid_hw, len(kept)), out=labels_HW[window])
         areas.append(cv2.countNonZero(item.solid_hw))
         visible.append(areas[-1])
     return canvas_HW3, labels_HW, kept
@@ -289,28 +283,34 @@ def window_of(item: Item) -> tuple[slice, slice]:
 
 def _board_canvas(scene: Scene, *, params: ComposeParams) -> Photo:
     canvas_HW3 = scene.board.canvas_HW3.copy()
-    if left_out(params, "board"):
+    if params.left_out("board"):
         canvas_HW3[:] = np.rint(canvas_HW3.mean((0, 1))).astype(np.uint8)
     return canvas_HW3
 
 
-def _lit_colours(item: Item, *, scene: Scene, size: tuple[int, ...], params: ComposeParams) -> Photo:
-    """The item's colours under the photo's light at its place."""
-    if left_out(params, "light"):
-        return item.colours_hw3
+def hidden_pixels(labels_hw: NDArray[np.uint8], solid_hw: Photo, *, labels: int) -> dict[int, int]:
+    """How many visible pixels of each earlier item a mask (255 or 0) hides; items that lose none are left out."""
+    if not cv2.countNonZero(cv2.bitwise_and(labels_hw, solid_hw)):
+        return {}
+    counts = cv2.calcHist([labels_hw], [0], solid_hw, [labels], [0, labels]).ravel()
+    return {label: int(counts[label]) for label in range(1, labels) if counts[label]}
+
+
+def gains_at(item: Item, *, scene: Scene, size: tuple[int, ...]) -> tuple[float, float, float]:
+    """How bright an item is at its place: the photo's exposure and the board's shading there, a gain a channel."""
     height, width = item.alpha_hw.shape
     rows, columns = scene.board.shade_hw3.shape[:2]
     row = min(int((item.y + height / 2) / size[0] * rows), rows - 1)
     column = min(int((item.x + width / 2) / size[1] * columns), columns - 1)
-    table_L3 = np.minimum(scene.table_L3 * (255 * scene.board.shade_hw3[row, column]), 255)
-    return np.asarray(cv2.LUT(item.colours_hw3, table_L3.astype(np.uint8)[None]))
+    red, green, blue = (scene.gains_3 * scene.board.shade_hw3[row, column]).tolist()
+    return red, green, blue
 
 
 def photograph(
     canvas_HW3: Photo, *, kit: Kit, scene: Scene, params: ComposeParams, generator: np.random.Generator
 ) -> Photo:
     """The painted scene as the pool's camera takes it: blurred and noisy."""
-    if left_out(params, "light"):
+    if params.left_out("light"):
         return canvas_HW3
     soft_HW3 = blur(canvas_HW3, sigma=scene.board.blur)
     return add_noise(soft_HW3, field_HW3=kit.noise_HW3, sigma=scene.board.noise, generator=generator)

@@ -35,6 +35,8 @@ from tasks.sprites import (
     percentiles_of,
     scale_cutouts,
     sprite_pixels,
+    tone_table,
+    toned,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 Photo = NDArray[np.uint8]
 
 _SEARCHED = 60
+_LEAST_SOLID = 64
 _PLAIN_QUALITY = 90
 _PLAIN_SHARE = 0.2
 _PLAIN_LOOK = PhotoLook(light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0)
@@ -63,7 +66,7 @@ def build_kit(
         ValueError: no sprites, no boards, or a product is asked for that has no sprite.
     """
     rows = chosen_poses(poses, skus=params.skus, most=params.views_per_sku)
-    factors = view_factors(catalog, sized="size" not in params.without and params.recipe == "life")
+    factors = view_factors(catalog, sized=not params.left_out("size"))
     categories = {category.sku: category.id for category in categories_of(catalog)}
 
     def cutout(row: ManifestRow) -> Cutout:
@@ -77,7 +80,7 @@ def build_kit(
             factor=factors(sku, _camera_of(row)),
         )
 
-    cutouts = list(context.map(cutout, rows, what="sprites"))
+    cutouts = solid_cutouts(list(context.map(cutout, rows, what="sprites")))
     found = [row for row in boards.ok if row.item_id.startswith("board/")]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
@@ -86,6 +89,18 @@ def build_kit(
     scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=min(pictures[0].shape[:2]))
     context.report(catalog_scale=scale)
     return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params)
+
+
+def solid_cutouts(cutouts: Sequence[Cutout]) -> list[Cutout]:
+    """The cutouts that show something: a failed one may be transparent all over.
+
+    Raises:
+        ValueError: none does.
+    """
+    solid = [one for one in cutouts if np.count_nonzero(one.rgba_HW4[..., 3] > 127) >= _LEAST_SOLID]
+    if not solid:
+        raise ValueError(f"sprites: expected some with solid pixels, got {len(cutouts)} that are transparent")
+    return solid
 
 
 def _read_evenly(context: StageContext, pool: Manifest, *, most: int) -> list[Photo]:
@@ -210,6 +225,9 @@ def assemble(
     `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
     """
     sprites = scale_cutouts(cutouts, scale=scale * params.scale)
+    if not params.left_out("light"):
+        table_L3 = tone_table(_tone_of(sprites, boards=boards))
+        sprites = [toned(sprite, table_L3=table_L3) for sprite in sprites]
     by_sku: dict[str, list[Sprite]] = {}
     for sprite in sprites:
         by_sku.setdefault(sprite.sku, []).append(sprite)
@@ -224,7 +242,6 @@ def assemble(
             boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_HW3=noise_HW3, params=params
         ),
         mates=look_alikes(sprites),
-        tone_32=_tone_of(sprites, boards=boards),
         places_hw=places_hw,
         noise_HW3=noise_HW3,
         jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),

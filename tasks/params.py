@@ -88,10 +88,10 @@ class PruneParams(StageParams):
     stage: ClassVar[str] = "prune"
     rule: Literal["evidence", "area", "keep_all"] = Field(default="evidence", description="what decides about a view")
     area_ratio: float = Field(default=0.45, ge=0, le=1, description="area: least share of the product's largest mask")
-    share: float = Field(default=0.4, ge=0, description="evidence: least share of the product's mean evidence")
+    share: float = Field(default=0.25, ge=0, description="evidence: least share of the product's mean evidence")
     least_views: int = Field(default=3, ge=1, description="evidence: views that every product keeps")
     photos: int = Field(default=600, ge=1, description="evidence: most pool photos looked at")
-    crops: int = Field(default=3000, ge=1, description="evidence: most single products used")
+    crops: int = Field(default=4000, ge=1, description="evidence: most pieces of pool photos compared")
     working_size: int = Field(default=384, ge=64, description="evidence: longer side of a pool photo in the network")
     rotations: int = Field(default=24, ge=1, description="evidence: rotations of a pool crop that are compared")
 

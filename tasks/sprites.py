@@ -76,15 +76,13 @@ class LitBoard:
 class Kit:
     """Everything photos are composed of. shares: cumulated sampling weights of each product's sprites.
 
-    tone_32: (log gain, exponent) a channel from sprite colours to pool colours. places_hw: where products lie.
-    noise_HW3: the field that windows of noise are cut from.
+    places_hw: where products lie. noise_HW3: the field that windows of noise are cut from.
     """
 
     sprites: Mapping[str, Sequence[Sprite]]
     shares: Mapping[str, NDArray[np.float64]]
     boards: Sequence[LitBoard]
     mates: Mapping[str, str]
-    tone_32: Floats
     places_hw: Floats
     noise_HW3: Photo
     jpeg_quality: int
@@ -213,6 +211,19 @@ def fit_tone(source_3L: Floats, target_3L: Floats) -> Floats:
         exponent = float(np.clip(exponent, 0.6, 1.6))
         fits.append((float(np.average(y_L - exponent * x_L, weights=target_L)), exponent))
     return np.asarray(fits, np.float32)
+
+
+def tone_table(tone_32: Floats) -> Photo:
+    """Table of all grey levels under a tone of `fit_tone`, uint8 [256, 3]."""
+    steps_L1 = np.arange(256, dtype=np.float32)[:, None] / 255
+    gains, exponents = np.asarray(tone_32, np.float32).T
+    return np.clip(np.rint(255 * np.exp(gains) * steps_L1**exponents), 0, 255).astype(np.uint8)
+
+
+def toned(sprite: Sprite, *, table_L3: Photo) -> Sprite:
+    """The sprite in the pool's colours."""
+    colours_hw3 = cv2.LUT(np.ascontiguousarray(sprite.rgba_hw4[..., :3]), table_L3[None])
+    return replace(sprite, rgba_hw4=np.dstack([colours_hw3, sprite.rgba_hw4[..., 3]]).astype(np.uint8))
 
 
 def look_alikes(sprites: Sequence[Sprite], *, views: int = 6, least: float = 0.3) -> dict[str, str]:

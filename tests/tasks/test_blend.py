@@ -28,6 +28,12 @@ def test_paste__is_alpha_blending(window, colours, alpha):
     assert np.abs(window - expected).max() <= 1.01
 
 
+def test_paste__gains_light_each_channel():
+    window = np.full((3, 3, 3), 100, np.uint8)
+    paste(window, np.full((3, 3, 3), 80, np.uint8), alpha_hw=np.full((3, 3), 255, np.uint8), gains=(1.25, 1.0, 0.5))
+    assert np.abs(window.astype(int) - (100, 80, 40)).max() <= 1
+
+
 def test_bleed_colours__nothing_of_the_backdrop_is_left_near_the_product():
     rgba = np.full((30, 30, 4), (255, 255, 255, 0), np.uint8)
     rgba[10:20, 10:20] = (200, 30, 40, 255)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import islice
 
 import cv2
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from storage.images import encode_png
 from storage.manifest import ManifestRow
 from storage.store import Store
 from tasks.compose import compose, compose_photo, encoded_photo, paint
@@ -172,6 +174,20 @@ def test_compose__works_without_a_pool(tmp_path):
     made = run_stage_locally(compose, params_of(photos=2), store=store, **inputs)
     sides = [max(one.box[2] - one.box[0], one.box[3] - one.box[1]) for row in made.rows for one in row.objects]
     assert 20 < np.median(sides) < 60
+
+
+def test_compose__transparent_sprites_are_left_out(tmp_path):
+    store = Store.open(str(tmp_path))
+    inputs = inputs_of(store)
+    empty = encode_png(np.zeros((20, 20, 4), np.uint8))
+    rows = [(replace(row, path="", digest="", bytes=0), store.read(row)) for row in inputs["poses"].ok]
+    bad = ManifestRow(item_id="pose/red_7", sku="red", attributes={"weight": 50.0, "camera": 0})
+    inputs["poses"] = committed(store, "poses", [*rows, (bad, empty)])
+    made = run_stage_locally(compose, params_of(), store=store, **inputs)
+    assert all(one.source != bad.item_id for row in made.rows for one in row.objects)
+    inputs["poses"] = committed(store, "none", [(bad, empty)])
+    with pytest.raises(ValueError, match="transparent"):
+        run_stage_locally(compose, params_of(), store=store, **inputs)
 
 
 def test_encoded_photo__poisson_blending_works_too():

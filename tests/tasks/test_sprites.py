@@ -14,6 +14,8 @@ from tasks.sprites import (
     percentiles_of,
     scale_cutouts,
     sprite_pixels,
+    tone_table,
+    toned,
 )
 from tests.tasks.composing_cases import board_row, cutouts, kit_of, look, params_of
 
@@ -42,6 +44,13 @@ def test_fit_tone__recovers_gain_and_exponent():
     found = fit_tone(percentiles_of(source), percentiles_of(target))
     assert found == pytest.approx(np.asarray([[-0.2, 1.2]] * 3), abs=0.02)
     assert len(TONE_LEVELS) == percentiles_of(source).shape[1]
+
+
+def test_toned__moves_colours_and_keeps_alpha():
+    sprite = scale_cutouts(cutouts(), scale=1.0)[0]
+    darker = toned(sprite, table_L3=tone_table(np.asarray([[np.log(0.5), 1.0]] * 3, np.float32)))
+    assert np.abs(darker.rgba_hw4[..., :3] - 0.5 * sprite.rgba_hw4[..., :3]).max() <= 0.51
+    assert np.array_equal(darker.rgba_hw4[..., 3], sprite.rgba_hw4[..., 3])
 
 
 def test_sprite_pixels__every_product_counts_the_same():
