@@ -135,14 +135,17 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
 
 
 def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset) -> Manifest:
-    predictions = run.stage(
-        f"predict.{name}.pool", preset.predict_pool, checkpoint=rung.checkpoint, photos=prepared.pool
-    )
+    def predictions(turns: int) -> Manifest:
+        parameters = preset.predict.model_copy(update={"turns": turns})
+        title = f"predict.{name}.pool" + (f".turned{turns}" if turns else "")
+        return run.stage(title, parameters, checkpoint=rung.checkpoint, photos=prepared.pool)
+
     return run.stage(
         f"select.{name}",
         preset.select[name],
         pool=prepared.pool,
-        predictions=predictions,
+        predictions=predictions(0),
+        other_views=[predictions(turns) for turns in preset.other_views],
         boards=boards,
         val=prepared.val,
         val_predictions=rung.val_predictions,

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,7 +28,10 @@ from tasks.params import (
 
 
 class Preset(BaseModel):
-    """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve."""
+    """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
+
+    `other_views`: quarter turns in which pool photos are predicted again; selection wants the views to agree.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
@@ -41,7 +45,7 @@ class Preset(BaseModel):
     train: dict[str, TrainParams]
     select: dict[str, SelectParams]
     predict: PredictParams = PredictParams()
-    predict_pool: PredictParams = PredictParams()
+    other_views: tuple[Literal[1, 2, 3], ...] = (2,)
     evaluate: EvaluateParams = EvaluateParams()
 
     def seeded(self, seed: int) -> Preset:
@@ -90,7 +94,7 @@ def micro() -> Preset:
     )
     return Preset(
         name="micro",
-        saliency=SaliencyParams(steps=6, batch=2, working_size=96, width=8),
+        saliency=SaliencyParams(steps=60, batch=4, working_size=96, width=8),
         segment=SegmentParams(working_size=96, cut_size=128, least_quality=0.0),
         prune=PruneParams(photos=4, crops=12, working_size=160, rotations=4),
         board=BoardParams(photos=6, working_size=96),
