@@ -40,6 +40,8 @@ class DPSNetConfig:
     `strides`: levels of the pyramid that come from the backbone, finest first: (4, 8, 16, 32), or (8, 16, 32) without
     P2; one coarser level is pooled from the last. `counts`: one channel for all products, or one a product.
     `frozen_stages`: how many of the backbone's first parts keep their pretrained weights (they cost no backward pass).
+    `norm`: "frozen" folds the backbone's normalisations into its convolutions. `samples`: regions a photo that the head
+    learns from; `roi_samples`: points a side that each of a region's 7×7 cells is averaged from.
     """
 
     classes: int
