@@ -35,6 +35,7 @@ from tasks.evaluation_analysis import (
     sku_table,
 )
 from tasks.evaluation_set import AVERAGED, LEVELS, EvaluationSet, by_level, from_coco, from_manifests
+from tasks.fusion import count_scale, fused
 from tasks.metrics import absent_classes, best_threshold, bootstrap_intervals, checkout_metrics, counts_at
 from tasks.params import EvaluateParams
 from tasks.rpctool_protocol import compat_metrics
@@ -266,6 +267,11 @@ def evaluate(
     categories = categories_of(test)
     val_set = from_manifests(val, predictions=val_predictions, categories=categories, role="val")
     test_set = from_manifests(test, predictions=test_predictions, categories=categories)
+    scale = None
+    if params.decision == "both views":
+        val_set, test_set, scale = _fused_views(
+            val_set, test_set, val_predictions=val_predictions, test_predictions=test_predictions
+        )
     report = report_on(
         test_set,
         val=val_set,
@@ -275,6 +281,7 @@ def evaluate(
         rng=context.generator("bootstrap"),
         resamplings=params.resamplings,
     )
+    report["decision"], report["count_scale"] = params.decision, scale
     report["counting_view"] = counting_error(test.ok, predictions=test_predictions)
     report["warnings"] = _warnings(val_set, test=test_set)
     for warning in report["warnings"]:
@@ -282,6 +289,27 @@ def evaluate(
     _put_analysis(context, report=report, val=val_set, test=test_set, photos=test, pictures=params.pictures)
     context.put(encode_report(report), path="report.json", row=_row("report", media_type="application/json"))
     context.report(**{name: report["honest"]["averaged"][name] for name in ("cAcc", "ACD", "mCIoU", "mAP50", "mmAP")})
+
+
+def _fused_views(
+    val: EvaluationSet, test: EvaluationSet, *, val_predictions: Manifest, test_predictions: Manifest
+) -> tuple[EvaluationSet, EvaluationSet, float | None]:
+    """Both sets after the counting view's say and the scale of its counts; as they are where it did not count."""
+    counts = [_counts(val, predictions=val_predictions), _counts(test, predictions=test_predictions)]
+    if counts[0] is None or counts[1] is None:
+        return val, test, None
+    scale = count_scale(counts[0], products_N=[len(val.truth)])
+    return (
+        fused(val, counts_N=[scale * count for count in counts[0]]),
+        fused(test, counts_N=[scale * count for count in counts[1]]),
+        scale,
+    )
+
+
+def _counts(evaluated: EvaluationSet, *, predictions: Manifest) -> list[float] | None:
+    counts = [predictions.row(photo).attributes.get("count") for photo in evaluated.photo_ids]
+    known = [float(count) for count in counts if count is not None]
+    return known if len(known) == len(counts) else None
 
 
 def _warnings(val: EvaluationSet, *, test: EvaluationSet) -> list[str]:

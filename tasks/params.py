@@ -53,7 +53,9 @@ class SaliencyParams(StageParams):
     backbone: str = Field(default="efficientnet_lite0", description="pretrained backbone")
     width: int = Field(default=24, ge=4, multiple_of=4, description="channels of the side outputs")
     working_size: int = Field(default=192, ge=64, multiple_of=32, description="side of a training sample, pixels")
-    rounds: int = Field(default=2, ge=1, description="trainings; before each later one the network labels the crops anew")
+    rounds: int = Field(
+        default=2, ge=1, description="trainings; before each later one the network labels the crops anew"
+    )
     steps: int = Field(default=400, ge=1, description="training steps a round")
     batch: int = Field(default=8, ge=1, description="samples a step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the new layers")
@@ -267,6 +269,10 @@ class EvaluateParams(StageParams):
     """RPC metrics on val and test."""
 
     stage: ClassVar[str] = "evaluate"
+    version: ClassVar[int] = 2
+    decision: Literal["both views", "detection view"] = Field(
+        default="both views", description="what decides which detections count; both: the count moves the scores"
+    )
     target_protocol: Literal["exemplars-only", "unlabelled-target", "transductive", "labelled-target"] = Field(
         default="unlabelled-target", description="what training has seen of the target domain; printed beside figures"
     )

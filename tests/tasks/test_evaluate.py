@@ -186,6 +186,23 @@ def test_evaluate__report_tables_plots(store):
     assert {"plot/threshold_curve", "plot/reliability", "picture/confusions", "table/skus"} <= set(made.by_id)
 
 
+def test_evaluate__both_views_decide_unless_told_otherwise(store):
+    val, test = labelled(store, "val"), labelled(store, "test")
+    given = {
+        "val": val,
+        "val_predictions": predictions_for(store, val, wrong=0),
+        "test": test,
+        "test_predictions": predictions_for(store, test, wrong=0),
+    }
+    reports = {}
+    for decision in ("both views", "detection view"):
+        made = run_stage_locally(evaluate, EvaluateParams(resamplings=5, decision=decision), store=store, **given)
+        reports[decision] = orjson.loads(store.read(made.row("report")))
+    assert reports["both views"]["count_scale"] == pytest.approx(8 / 14)
+    assert reports["detection view"]["count_scale"] is None
+    assert reports["both views"]["threshold"] != reports["detection view"]["threshold"]
+
+
 def test_evaluate__same_inputs_same_bytes(store, tmp_path):
     assert run(store).content_digest == run(Store.open(str(tmp_path / "again"))).content_digest
 
