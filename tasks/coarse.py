@@ -65,12 +65,12 @@ def shrink_to(photo_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     ratio = size / max(photo_HW3.shape[:2])
     if ratio >= 1:
         return photo_HW3
-    return cv2.resize(photo_HW3, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(photo_HW3, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def to_lab(photo_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
     """RGB bytes to CIE Lab: L in [0, 100], a and b around zero."""
-    return cv2.cvtColor(photo_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return np.asarray(cv2.cvtColor(photo_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def inside_box(box: Box, *, height: int, width: int) -> NDArray[np.bool_]:
@@ -89,7 +89,7 @@ def _basis(height: int, width: int) -> NDArray[np.float32]:
 def _fit_layer(basis_N6: NDArray[np.float32], lab_N3: NDArray[np.float32]) -> tuple[Layer, NDArray[np.bool_]]:
     """The largest smooth surface among some pixels, and which of them lie on it.
 
-    Starts from the fullest Lab cell, then alternates least squares (curvature held back by a ridge) and choice of inliers.
+    Starts from the fullest Lab cell, then alternates least squares (a ridge tames curvature) and choice of inliers.
     """
     cells_N = (np.round(lab_N3 / 4).astype(np.int64) + 128) @ np.array([1 << 16, 1 << 8, 1])
     cells, counts = np.unique(cells_N, return_counts=True)
@@ -178,7 +178,7 @@ def fill_holes(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def visible_marks(
     distance_HW: NDArray[np.float32], edge_HW: NDArray[np.float32], allowed_HW: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Pixels of the allowed area that no backdrop surface explains, or that lie on an edge well above the ground's noise."""
+    """Pixels of the allowed area that no backdrop surface explains, or on an edge well above the ground's noise."""
     noise = float(np.median(edge_HW[~allowed_HW])) if (~allowed_HW).any() else 0.5
     return allowed_HW & ((distance_HW > 3) | (edge_HW > max(2.0, 6 * noise)))
 
@@ -220,17 +220,37 @@ def seed_labels(level_HW: NDArray[np.uint8], distance_HW: NDArray[np.float32]) -
     return labels_HW
 
 
+def convex_hull(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask's convex hull; the mask itself when it has fewer than three pixels."""
+    points = np.argwhere(mask_HW)[:, ::-1].astype(np.int32)
+    if len(points) < 3:
+        return mask_HW
+    hull_HW = np.zeros(mask_HW.shape, np.uint8)
+    cv2.fillConvexPoly(hull_HW, cv2.convexHull(points), 1)
+    return hull_HW.astype(bool)
+
+
 def hull_labels(marks_HW: NDArray[np.bool_], allowed_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """GrabCut's labels when colour fails (white on white): the convex hull of all marks is product, its core for sure."""
+    """GrabCut's labels when colour fails (white on white): the convex hull of all marks is product, its core surely."""
     labels_HW = np.where(allowed_HW, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
-    points = np.argwhere(marks_HW)[:, ::-1].astype(np.int32)
-    hull_HW = np.zeros(marks_HW.shape, np.uint8)
-    if len(points) > 2:
-        cv2.fillConvexPoly(hull_HW, cv2.convexHull(points), 1)
-    core_HW = cv2.erode(hull_HW, np.ones((_CORE_PX, _CORE_PX), np.uint8))
-    labels_HW[(hull_HW > 0) & allowed_HW] = cv2.GC_PR_FGD
+    hull_HW = convex_hull(marks_HW)
+    core_HW = cv2.erode(hull_HW.astype(np.uint8), np.ones((_CORE_PX, _CORE_PX), np.uint8))
+    labels_HW[hull_HW & allowed_HW] = cv2.GC_PR_FGD
     labels_HW[(core_HW > 0) & allowed_HW] = cv2.GC_FGD
     return labels_HW
+
+
+def cut_where_doubtful(
+    photo_HW3: NDArray[np.uint8], probability_HW: NDArray[np.float32], *, doubt: float
+) -> NDArray[np.bool_]:
+    """Moves a soft mask's outline to the colour edges nearby: one round of GrabCut.
+
+    Pixels with a probability in (doubt, 1 - doubt) are open, the others fixed.
+    """
+    labels_HW = np.where(probability_HW > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    labels_HW[probability_HW < doubt] = cv2.GC_BGD
+    labels_HW[probability_HW > 1 - doubt] = cv2.GC_FGD
+    return cut(photo_HW3, labels_HW, iterations=1)
 
 
 def largest_pieces(mask_HW: NDArray[np.bool_], *, share: float = 0.1) -> NDArray[np.bool_]:
@@ -260,7 +280,8 @@ def trust(
     deep_HW = mask_HW & (depth_HW > 0.35 * depth_HW.max())
     level_HW = np.where(filled_HW, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
     level_HW[inner_HW & ((distance_HW > 4) | deep_HW)] = SURE_PRODUCT
-    level_HW[(outer_HW & (distance_HW < 3)) | ~allowed_HW] = SURE_BACKDROP
+    # Inside the convex hull, what looks like backdrop may be a white panel that GrabCut has lost.
+    level_HW[(outer_HW & (distance_HW < 3) & ~convex_hull(filled_HW)) | ~allowed_HW] = SURE_BACKDROP
     return level_HW
 
 
@@ -307,8 +328,9 @@ def propose_box(photo_HW3: NDArray[np.uint8], *, working_size: int = 240) -> Box
         return None
     interest_HW = np.clip(backdrop_distance(lab_HW3, backdrop) - 4, 0, 12) + np.clip(edge_HW, 0, 12)
     stands_out_HW = (backdrop_distance(lab_HW3, backdrop) > 4).astype(np.uint8)
-    stands_out_HW = cv2.morphologyEx(stands_out_HW, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    piece_HW = _best_piece(cv2.morphologyEx(stands_out_HW, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), interest_HW)
+    opened_HW = cv2.morphologyEx(stands_out_HW, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    closed_HW = np.asarray(cv2.morphologyEx(opened_HW, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), np.uint8)
+    piece_HW = _best_piece(closed_HW, interest_HW)
     if piece_HW is None:
         return None
     rows, columns = np.nonzero(piece_HW)
@@ -342,7 +364,7 @@ def _best_piece(mask_HW: NDArray[np.uint8], interest_HW: NDArray[np.float32]) ->
 
 @dataclass(frozen=True, slots=True)
 class CoarseMask:
-    """The level map (uint8 [h, w], four levels) of the photo's `window` at the working size, and what it says of itself.
+    """The level map (uint8 [h, w], four levels) of the photo's `window` at the working size, and how good it is.
 
     `box` is the product's box in the photo (annotated or proposed); `quality` in [0, 1] is how well the mask fills the
     box times the share of sure pixels inside it.

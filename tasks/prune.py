@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestRow
-from tasks.evidence import PoolCrop, describe, distances, evidence, neutralised, product_mask, single_products
+from tasks.evidence import (
+    PoolCrop,
+    best_apart,
+    describe,
+    distances,
+    evidence,
+    neutralised,
+    product_candidates,
+    product_mask,
+)
 from tasks.params import PruneParams
 from tasks.stage import stage
 
@@ -38,7 +47,7 @@ class Decision:
 
 
 def area_rule(areas_N: Sequence[float], *, ratio: float) -> list[Decision]:
-    """The paper's rule for one product: a view is kept when its mask has more than `ratio` of the largest mask's area."""
+    """The paper's rule for one product: a view stays when its mask has more than `ratio` of the largest one's area."""
     largest = max(areas_N)
     scores = [area / largest if largest > 0 else 0.0 for area in areas_N]
     return [Decision(score > ratio, score, 1.0, f"area {score:.2f} of the largest, rule > {ratio}") for score in scores]
@@ -50,7 +59,7 @@ def keep_all_rule(count: int) -> list[Decision]:
 
 
 def evidence_rule(evidence_N: Sequence[float], *, share: float, least_views: int) -> list[Decision]:
-    """One product's views by the pool's evidence: kept above `share` of the product's mean; at least `least_views` stay.
+    """One product's views by the pool's evidence: kept from `share` of their mean on; `least_views` always stay.
 
     The sampling weight is the evidence, with mean 1 over the kept views.
     """
@@ -88,12 +97,12 @@ def sprite(photo_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8]) -> tuple[N
 def pool_crops(
     network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, photo: str, working_size: int, rotations: int
 ) -> list[PoolCrop]:
-    """The single products of one pool photo, found by the saliency network, with their descriptors."""
+    """What may be single products of one pool photo, found by the saliency network, with their descriptors."""
     from tasks.saliency import predict_saliency
 
     probability_HW = predict_saliency(network, photo_HW3, working_size=working_size)
     crops = []
-    for mask_HW in single_products(probability_HW):
+    for mask_HW in product_candidates(probability_HW):
         x, y, across, down = cv2.boundingRect(mask_HW.astype(np.uint8))
         ring = max(3, max(across, down) // 12)
         left, top = max(0, x - ring - 1), max(0, y - ring - 1)
@@ -127,7 +136,7 @@ def _collect_crops(context: StageContext, *, params: PruneParams, pool: Manifest
             net, context.read_rgb(row), photo=row.item_id, working_size=params.working_size, rotations=params.rotations
         )
 
-    rows = [pool.ok[index] for index in sorted(chosen)]
+    rows = [pool.ok[int(index)] for index in sorted(chosen)]
     return [crop for crops in context.map(crops_of, rows, what="pool photos") for crop in crops][: params.crops]
 
 
@@ -148,6 +157,8 @@ def _decide_by_evidence(
     names = sorted({row.sku or "" for row in masks})
     skus_N = np.array([names.index(row.sku or "") for row in masks])
     distance_NM = distances(descriptors_ND, crops)
+    apart = best_apart(distance_NM, crops)
+    distance_NM = distance_NM[:, apart]
     evidence_N = evidence(distance_NM, skus_N)
     decisions: dict[str, Decision] = {}
     for index in range(len(names)):
@@ -155,7 +166,7 @@ def _decide_by_evidence(
         made = evidence_rule(evidence_N[views].tolist(), share=params.share, least_views=params.least_views)
         decisions.update({masks[view].item_id: one for view, one in zip(views, made, strict=True)})
     nearest_N3 = np.argsort(distance_NM, axis=1, kind="stable")[:, :3]
-    return decisions, {row.item_id: near.tolist() for row, near in zip(masks, nearest_N3, strict=True)}
+    return decisions, {row.item_id: [apart[one] for one in near] for row, near in zip(masks, nearest_N3, strict=True)}
 
 
 def _decide_alone(masks: Sequence[ManifestRow], *, params: PruneParams) -> dict[str, Decision]:

@@ -1,7 +1,8 @@
 """The saliency network's stage: trains it on the coarse masks of the whole catalog, and the functions that use it.
 
 Only confident masks teach, and in them mostly the confident pixels; the network, which has seen every product, then
-corrects the rest. `load_saliency` and `predict_saliency` serve the stages that look for products in photos.
+corrects the rest: before each later round of training it labels the crops again. `load_saliency` and
+`predict_saliency` serve the stages that look for products in photos.
 
 The network is kept while the catalog grows: given the `previous` result of this stage, it is trained again only when
 the share of products it has not seen reaches `retrain_growth`; otherwise its bytes are passed on unchanged.
@@ -28,13 +29,25 @@ from torch.nn import functional
 from models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from models.saliency import SaliencyNet, saliency_loss
 from storage.manifest import Manifest, ManifestRow
+from tasks.coarse import (
+    MAYBE_BACKDROP,
+    MAYBE_PRODUCT,
+    SURE_BACKDROP,
+    SURE_PRODUCT,
+    Box,
+    Window,
+    cut_where_doubtful,
+    inside_box,
+    largest_pieces,
+)
 from tasks.params import SaliencyParams
-from tasks.saliency_samples import Sample, collage_sample, exemplar_sample, product_side, square_crop
+from tasks.saliency_samples import UNKNOWN, Sample, collage_sample, exemplar_sample, product_side, square_crop
 from tasks.stage import stage
 
 if TYPE_CHECKING:
     from tasks.context import StageContext
 
+_DOUBT = 0.1
 WEIGHTS_ID, CONFIG_ID = "network/weights", "network/config"
 
 
@@ -75,11 +88,12 @@ def predict_saliency(network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, work
     framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, -inner[1] % 32, 0, -inner[0] % 32, cv2.BORDER_REPLICATE)
     fused, _ = network(to_batch([framed_HW3.astype(np.float32)]))
     map_HW = functional.interpolate(fused, scale_factor=2, mode="bilinear", align_corners=False).sigmoid()[0, 0].numpy()
-    return cv2.resize(map_HW[: inner[1], : inner[0]], (width, height), interpolation=cv2.INTER_LINEAR)
+    scaled_HW = cv2.resize(map_HW[: inner[1], : inner[0]], (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(scaled_HW, np.float32)
 
 
 def to_batch(photos: Sequence[NDArray[np.float32]]) -> Tensor:
-    """Photos of one size, float32 RGB in [0, 255], as the backbone takes them: [B, 3, H, W], ImageNet's mean and scale."""
+    """Photos of one size, float32 RGB in [0, 255], as the backbone takes them: [B, 3, H, W], normalised as ImageNet."""
     mean_3, scale_3 = 255 * torch.tensor(IMAGENET_MEAN), 255 * torch.tensor(IMAGENET_STD)
     return (
         ((torch.from_numpy(np.stack(photos)) - mean_3) / scale_3)
@@ -101,25 +115,26 @@ def draw_sample(
 
 
 def train_saliency(
-    network: SaliencyNet, crops_NSS4: NDArray[np.uint8], *, params: SaliencyParams, generator: np.random.Generator
+    network: SaliencyNet,
+    crops_NSS4: NDArray[np.uint8],
+    *,
+    params: SaliencyParams,
+    rate: float,
+    generator: np.random.Generator,
 ) -> Iterator[float]:
-    """Trains the network in place for `params.steps` steps and yields each step's loss.
+    """Trains the network in place for `params.steps` steps with the peak learning rate `rate`; yields each step's loss.
 
     Batch statistics of the backbone stay those of ImageNet: the batches are small.
     """
     network.train().to(memory_format=torch.channels_last)
     network.backbone.eval()
-    groups = [
-        {"params": list(network.backbone.parameters()), "lr": params.learning_rate * params.backbone_share},
-        {"params": [*network.sides.parameters(), *network.fuse.parameters()], "lr": params.learning_rate},
-    ]
+    rates = [rate * params.backbone_share, rate]
+    parts = [list(network.backbone.parameters()), [*network.sides.parameters(), *network.fuse.parameters()]]
     if params.backbone_share == 0:
         network.backbone.requires_grad_(False)
-        groups = groups[1:]
-    optimiser = torch.optim.AdamW(groups, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, [group["lr"] for group in groups], total_steps=params.steps, pct_start=0.15
-    )
+        rates, parts = rates[1:], parts[1:]
+    optimiser = torch.optim.AdamW([{"params": part} for part in parts], weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=params.steps, pct_start=0.15)
     for _ in range(params.steps):
         samples = [
             draw_sample(
@@ -138,6 +153,34 @@ def train_saliency(
         yield float(loss.detach())
 
 
+def relabelled(network: SaliencyNet, crop_SS4: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+    """A crop with levels from a trained network: its map, cut to the colour edges; sure where both agree.
+
+    Nothing outside of the product's `box` (in the crop's pixels) becomes product, and what the coarse step was sure of
+    as product stays so, unless the cut is of another opinion.
+    """
+    size = crop_SS4.shape[0]
+    photo_SS3, level_SS = np.ascontiguousarray(crop_SS4[..., :3]), crop_SS4[..., 3]
+    probability_SS = predict_saliency(network, photo_SS3, working_size=size)
+    probability_SS[~inside_box(box, height=size, width=size)] = 0
+    mask_SS = largest_pieces(cut_where_doubtful(photo_SS3, probability_SS, doubt=_DOUBT))
+    new_SS = np.where(mask_SS, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
+    new_SS[mask_SS & ((probability_SS > 1 - _DOUBT) | (level_SS == SURE_PRODUCT))] = SURE_PRODUCT
+    new_SS[~mask_SS & (probability_SS < _DOUBT)] = SURE_BACKDROP
+    new_SS[level_SS == UNKNOWN] = UNKNOWN
+    return np.dstack([photo_SS3, new_SS])
+
+
+def box_in_crop(box: Box, window: Window, *, size: int) -> Box:
+    """A box of the photo in the pixels of the square crop that `square_crop` makes of `window`."""
+    across, down = window[2] - window[0], window[3] - window[1]
+    ratio = size / max(across, down)
+    left, top = (size - round(across * ratio)) // 2, (size - round(down * ratio)) // 2
+    x0, x1 = ((x - window[0]) * ratio + left for x in box[::2])
+    y0, y1 = ((y - window[1]) * ratio + top for y in box[1::2])
+    return x0, y0, x1, y1
+
+
 def _planes(planes: Sequence[NDArray[np.float32]]) -> Tensor:
     return torch.from_numpy(np.stack(planes)[:, None])
 
@@ -150,7 +193,7 @@ def new_network(params: SaliencyParams, *, seed: int) -> SaliencyNet:
 
 
 def teaching_rows(coarse: Manifest, *, quality: float, most: int, generator: np.random.Generator) -> list[ManifestRow]:
-    """The coarse maps that teach: of good quality, at most `most`, drawn evenly over the products when there are more."""
+    """The coarse maps that teach: of good quality, at most `most`, evenly over the products if there are more."""
     good = [row for row in coarse.ok if (row.quality or 0) >= quality]
     order = generator.permutation(len(good))
     places: dict[str | None, int] = {}
@@ -171,23 +214,33 @@ def needs_training(products: set[str], previous: Manifest | None, *, growth: flo
 
 def _collect_crops(
     context: StageContext, rows: Sequence[ManifestRow], *, catalog: Manifest, size: int, folder: Path
-) -> NDArray[np.uint8]:
-    """Square crops of all teaching rows on disk, mapped: memory stays flat however large the catalog is."""
-    crops_NSS4 = np.lib.format.open_memmap(
-        folder / "crops.npy", mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 4)
-    )
+) -> tuple[NDArray[np.uint8], list[Box]]:
+    """Square crops of all teaching rows and the products' boxes in them.
 
-    def crop(row: ManifestRow) -> NDArray[np.uint8]:
+    The crops are on disk and mapped: memory stays flat however large the catalog is.
+    """
+    shape = (len(rows), size, size, 4)
+    crops_NSS4 = np.lib.format.open_memmap(folder / "crops.npy", mode="w+", dtype=np.uint8, shape=shape)
+
+    def crop(row: ManifestRow) -> tuple[NDArray[np.uint8], Box]:
         x0, y0, x1, y1 = row.attributes["window"]
-        photo_HW3 = context.read_rgb(catalog.row(row.parents[0]))[y0:y1, x0:x1]
-        return square_crop(np.ascontiguousarray(photo_HW3), context.read_grey(row), size=size)
+        photo_HW3 = np.ascontiguousarray(context.read_rgb(catalog.row(row.parents[0]))[y0:y1, x0:x1])
+        made_SS4 = square_crop(photo_HW3, context.read_grey(row), size=size)
+        return made_SS4, box_in_crop(tuple(row.attributes["box"]), (x0, y0, x1, y1), size=size)
 
-    kept = 0
-    for made_SS4 in context.map(crop, rows, what="crops"):
+    boxes: list[Box] = []
+    for made_SS4, box in context.map(crop, rows, what="crops"):
         if product_side(made_SS4) > 0:
-            crops_NSS4[kept] = made_SS4
-            kept += 1
-    return crops_NSS4[:kept]
+            crops_NSS4[len(boxes)] = made_SS4
+            boxes.append(box)
+    return crops_NSS4[: len(boxes)], boxes
+
+
+def _relabel(context: StageContext, network: SaliencyNet, crops_NSS4: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
+    """Replaces the levels of all crops by the network's, in place and one after the other."""
+    network.eval()
+    for index, box in enumerate(context.progress(boxes, what="crops labelled again")):
+        crops_NSS4[index] = relabelled(network, crops_NSS4[index], box)
 
 
 def _publish(context: StageContext, *, weights: bytes, config: bytes, products: set[str]) -> None:
@@ -209,7 +262,7 @@ def saliency(
     coarse: Manifest,
     previous: Manifest | None = None,
 ) -> None:
-    """Publishes saliency.safetensors and saliency.json: newly trained, or the previous ones while the catalog is much the same."""
+    """Publishes saliency.safetensors and saliency.json, newly trained unless the previous network still serves."""
     products = {row.sku for row in coarse.ok if row.sku}
     if previous is not None and not needs_training(products, previous, growth=params.retrain_growth):
         context.log("the catalog has grown by less than retrain_growth: the previous network is kept")
@@ -224,13 +277,21 @@ def saliency(
         raise ValueError(
             f"saliency: expected coarse masks of quality >= {params.coarse_quality}, got none of {len(coarse.rows)}"
         )
-    crops_NSS4 = _collect_crops(context, rows, catalog=catalog, size=params.working_size, folder=context.scratch)
+    crops_NSS4, boxes = _collect_crops(context, rows, catalog=catalog, size=params.working_size, folder=context.scratch)
     network = new_network(params, seed=params.seed)
-    steps = train_saliency(network, crops_NSS4, params=params, generator=context.generator("samples"))
-    losses = list(context.progress(steps, total=params.steps, what="steps"))
+    for turn in range(params.rounds):
+        if turn > 0:
+            _relabel(context, network, crops_NSS4, boxes)
+        steps = train_saliency(
+            network,
+            crops_NSS4,
+            params=params,
+            rate=params.learning_rate / 2**turn,
+            generator=context.generator("samples", turn),
+        )
+        losses = list(context.progress(steps, total=params.steps, what=f"steps of round {turn + 1}"))
+        context.report(**{f"loss_{turn + 1}": float(np.mean(losses[-max(1, len(losses) // 10) :]))})
     (context.scratch / "crops.npy").unlink()
-    tail = losses[-max(1, len(losses) // 10) :]
-    context.report(loss_first=losses[0], loss_last=float(np.mean(tail)), crops=len(crops_NSS4))
     config = {"backbone": params.backbone, "width": params.width, "working_size": params.working_size}
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     _publish(context, weights=save_tensors(tensors), config=orjson.dumps(config), products=products)

@@ -54,7 +54,8 @@ def exemplar_sample(crop_SS4: Crop, *, size: int, doubt: float, generator: np.ra
     )
     level_HW = cv2.warpAffine(crop_SS4[..., 3], matrix_23, (size, size), flags=cv2.INTER_NEAREST, borderValue=UNKNOWN)
     target_HW = (level_HW >= MAYBE_PRODUCT).astype(np.float32)
-    return relight(photo_HW3.astype(np.float32), generator=generator), target_HW, _trusted(level_HW, doubt=doubt)
+    weight_HW = _trusted(np.asarray(level_HW, np.uint8), doubt=doubt)
+    return relight(np.asarray(photo_HW3, np.float32), generator=generator), target_HW, weight_HW
 
 
 def collage_sample(crops: list[Crop], *, size: int, doubt: float, generator: np.random.Generator) -> Sample:
@@ -74,7 +75,8 @@ def collage_sample(crops: list[Crop], *, size: int, doubt: float, generator: np.
         )
         placed_HW3 = cv2.warpAffine(crop_SS4[..., :3], matrix_23, (size, size), flags=cv2.INTER_LINEAR)
         level_HW = cv2.warpAffine(crop_SS4[..., 3], matrix_23, (size, size), flags=cv2.INTER_NEAREST, borderValue=0)
-        _paste(photo_HW3, target_HW, weight_HW, placed_HW3, level_HW, doubt=doubt, generator=generator)
+        product = np.asarray(placed_HW3, np.uint8), np.asarray(level_HW, np.uint8)
+        _paste(photo_HW3, target_HW, weight_HW, *product, doubt=doubt, generator=generator)
     return relight(photo_HW3, generator=generator), target_HW, weight_HW
 
 
@@ -102,16 +104,19 @@ def _paste(
 
 
 def background(size: int, *, generator: np.random.Generator) -> NDArray[np.float32]:
-    """An invented ground, float32 RGB [size, size, 3]: a two-way gradient, more often grey than coloured, with texture."""
+    """An invented ground, float32 RGB [size, size, 3]: a two-way gradient, mostly greyish, sometimes with texture."""
     saturation = generator.choice([4.0, 40.0], p=[0.7, 0.3])
     corners_223 = (
         generator.uniform(30, 245) + generator.normal(0, 25, (2, 2, 1)) + generator.normal(0, saturation, (1, 1, 3))
     )
-    ground_HW3 = cv2.resize(corners_223.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
+    shape = (size, size)
+    ground_HW3 = np.asarray(
+        cv2.resize(corners_223.astype(np.float32), shape, interpolation=cv2.INTER_LINEAR), np.float32
+    )
     if generator.random() < 0.5:
         cells = int(generator.integers(4, size // 2))
         noise = generator.normal(0, generator.uniform(1, 18), (cells, cells, 1)).astype(np.float32)
-        ground_HW3 += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+        ground_HW3 += np.asarray(cv2.resize(noise, shape, interpolation=cv2.INTER_CUBIC), np.float32)[..., None]
     return np.clip(ground_HW3, 0, 255)
 
 
@@ -121,10 +126,10 @@ def relight(photo_HW3: NDArray[np.float32], *, generator: np.random.Generator) -
     gain_3 = generator.uniform(0.7, 1.25) * generator.normal(1, 0.05, 3)
     photo_HW3 = photo_HW3 * gain_3.astype(np.float32)
     if generator.random() < 0.4:
-        corners_22 = generator.uniform(0.6, 1.1, (3, 3)).astype(np.float32)
-        photo_HW3 = photo_HW3 * cv2.resize(corners_22, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+        shade_33 = generator.uniform(0.6, 1.1, (3, 3)).astype(np.float32)
+        photo_HW3 = photo_HW3 * cv2.resize(shade_33, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
     if generator.random() < 0.4:
-        photo_HW3 = cv2.GaussianBlur(photo_HW3, (0, 0), generator.uniform(0.3, 1.5))
+        photo_HW3 = np.asarray(cv2.GaussianBlur(photo_HW3, (0, 0), generator.uniform(0.3, 1.5)), np.float32)
     noise_HW3 = generator.standard_normal(photo_HW3.shape, dtype=np.float32) * np.float32(generator.uniform(0, 5))
     return np.clip(photo_HW3 + noise_HW3, 0, 255)
 
@@ -143,8 +148,7 @@ def _placement(
     matrix_23 = cv2.getRotationMatrix2D((middle, middle), turn, scale)
     if mirror:
         matrix_23 = matrix_23 @ np.array([[-1, 0, 2 * middle], [0, 1, 0], [0, 0, 1]])
-    matrix_23[:, 2] += centre - middle
-    return matrix_23
+    return np.asarray(matrix_23 + np.column_stack([np.zeros((2, 2)), centre - middle]), np.float64)
 
 
 def _trusted(level_HW: NDArray[np.uint8], *, doubt: float) -> NDArray[np.float32]:

@@ -15,14 +15,22 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
-from kornia.filters import guided_blur
 from numpy.typing import NDArray
 
 from models.saliency import SaliencyNet
 from storage.boxes import iou_matrix, mask_box
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestObject, ManifestRow
-from tasks.coarse import MAYBE_PRODUCT, Box, Window, inside_box, largest_pieces, product_window
+from tasks.coarse import (
+    MAYBE_PRODUCT,
+    Box,
+    Window,
+    cut_where_doubtful,
+    inside_box,
+    largest_pieces,
+    product_window,
+    shrink_to,
+)
 from tasks.params import SegmentParams
 from tasks.saliency import predict_saliency, read_network
 from tasks.stage import stage
@@ -30,12 +38,10 @@ from tasks.stage import stage
 if TYPE_CHECKING:
     from tasks.context import StageContext
 
-_MOST_REFINED = 640
-
 
 @dataclass(frozen=True, slots=True)
 class FineMask:
-    """A product's soft mask inside `window`, its tight box in the photo (None if empty), and what its quality rests on."""
+    """A product's soft mask inside `window`, its tight box in the photo (None if empty), what its quality rests on."""
 
     alpha_hw: NDArray[np.float32]
     window: Window
@@ -44,23 +50,76 @@ class FineMask:
     signs: dict[str, float]
 
 
-def refine(
-    probability_hw: NDArray[np.float32], photo_hw3: NDArray[np.uint8], *, radius: float, epsilon: float
+def guided_filter(
+    plane_hw: NDArray[np.float32], guide_hw3: NDArray[np.float32], *, radius: int, epsilon: float
 ) -> NDArray[np.float32]:
-    """Snaps a soft mask to the photo's edges: guided filter (He et al., TPAMI 2013), float32 [h, w] in [0, 1].
+    """The guided filter with a colour guide (He et al., TPAMI 2013, eq. 14), by box sums: any radius costs the same.
+
+    In every window of side 2·radius + 1 the result is a linear function of the guide's colour.
 
     Args:
-        radius: of the filter's window, as a share of the longer side.
-        epsilon: regulariser; colour variance below it counts as flat.
+        plane_hw: what is filtered.
+        guide_hw3: RGB in [0, 1].
+        epsilon: regulariser, squared colour: variance below it counts as flat.
     """
-    side = max(probability_hw.shape)
-    kernel = 2 * max(1, round(radius * side)) + 1
-    guide_13hw = torch.from_numpy(photo_hw3.astype(np.float32) / 255).permute(2, 0, 1)[None]
-    soft_11hw = torch.from_numpy(probability_hw)[None, None]
-    # Large photos solve the filter's linear models on a smaller grid (He and Sun's fast guided filter): memory stays bounded.
-    subsample = max(1, side // _MOST_REFINED)
-    filtered_11hw = guided_blur(guide_13hw, soft_11hw, kernel, epsilon, subsample=subsample)
-    return filtered_11hw[0, 0].clamp(0, 1).numpy()
+
+    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(
+            cv2.boxFilter(values, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT_101), np.float32
+        )
+
+    guide_mean_hw3, plane_mean_hw = mean(guide_hw3), mean(plane_hw)
+    c_r, c_g, c_b = cv2.split(mean(guide_hw3 * plane_hw[..., None]) - guide_mean_hw3 * plane_mean_hw[..., None])
+    rr, gg, bb = cv2.split(mean(guide_hw3 * guide_hw3) - guide_mean_hw3**2 + epsilon)
+    mixed_hw3 = guide_hw3 * np.roll(guide_hw3, -1, axis=-1)
+    rg, gb, br = cv2.split(mean(mixed_hw3) - guide_mean_hw3 * np.roll(guide_mean_hw3, -1, axis=-1))
+    # The inverse of the symmetric 3×3 covariance by its cofactors, applied to the covariance with the plane.
+    i_rr, i_gg, i_bb = gg * bb - gb * gb, rr * bb - br * br, rr * gg - rg * rg
+    i_rg, i_gb, i_br = br * gb - rg * bb, rg * br - gb * rr, rg * gb - gg * br
+    determinant = rr * i_rr + rg * i_rg + br * i_br
+    slope_hw3 = (
+        np.dstack(
+            [
+                i_rr * c_r + i_rg * c_g + i_br * c_b,
+                i_rg * c_r + i_gg * c_g + i_gb * c_b,
+                i_br * c_r + i_gb * c_g + i_bb * c_b,
+            ]
+        )
+        / determinant[..., None]
+    )
+    offset_hw = plane_mean_hw - (slope_hw3 * guide_mean_hw3).sum(axis=-1)
+    return (mean(slope_hw3) * guide_hw3).sum(axis=-1) + mean(offset_hw)
+
+
+def cut_to_edges(
+    probability_hw: NDArray[np.float32], photo_hw3: NDArray[np.uint8], *, doubt: float, most: int
+) -> NDArray[np.float32]:
+    """Moves the outline to the colour edges nearby: one round of GrabCut where the network is in doubt.
+
+    Args:
+        doubt: pixels with a probability in (doubt, 1 - doubt) are open, the others fixed.
+        most: longer side at which this is done; larger windows are shrunk, so time and memory are bounded.
+
+    Returns:
+        float32 in [0, 1], hard but for the scaling.
+    """
+    size = probability_hw.shape[1], probability_hw.shape[0]
+    small_hw3 = shrink_to(photo_hw3, most)
+    inner = (small_hw3.shape[1], small_hw3.shape[0])
+    small_hw = np.asarray(cv2.resize(probability_hw, inner, interpolation=cv2.INTER_AREA), np.float32)
+    cut_hw = cut_where_doubtful(small_hw3, small_hw, doubt=doubt).astype(np.float32)
+    return np.asarray(cv2.resize(cut_hw, size, interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def refine(
+    probability_hw: NDArray[np.float32], photo_hw3: NDArray[np.uint8], *, params: SegmentParams
+) -> NDArray[np.float32]:
+    """Snaps the network's soft mask to the photo's edges at full size: float32 [h, w], 1/2 at the outline."""
+    cut_hw = cut_to_edges(probability_hw, photo_hw3, doubt=params.doubt, most=params.cut_size)
+    radius = max(2, round(params.radius * max(probability_hw.shape)))
+    mixed_hw = np.asarray((1 - params.trust) * cut_hw + params.trust * probability_hw, np.float32)
+    alpha_hw = guided_filter(mixed_hw, photo_hw3.astype(np.float32) / 255, radius=radius, epsilon=params.epsilon)
+    return sharpen(alpha_hw)
 
 
 def sharpen(alpha_hw: NDArray[np.float32], *, gain: float = 3.0) -> NDArray[np.float32]:
@@ -69,7 +128,7 @@ def sharpen(alpha_hw: NDArray[np.float32], *, gain: float = 3.0) -> NDArray[np.f
 
 
 def expected_iou(probability_hw: NDArray[np.float32], mask_hw: NDArray[np.bool_]) -> float:
-    """IoU that a mask would have on average if every pixel were product with its own probability; 0 for an empty mask."""
+    """IoU that a mask would have on average if each pixel were product with its own probability; 0 if it is empty."""
     inside = float(probability_hw[mask_hw].sum())
     union = float(mask_hw.sum() + probability_hw[~mask_hw].sum())
     return inside / union if union > 0 else 0.0
@@ -105,7 +164,7 @@ def fine_mask(
     inner = (box[0] - window[0], box[1] - window[1], box[2] - window[0], box[3] - window[1])
     if tight:
         probability_hw[~inside_box(inner, height=crop_hw3.shape[0], width=crop_hw3.shape[1])] = 0
-    alpha_hw = sharpen(refine(probability_hw, crop_hw3, radius=params.radius, epsilon=params.epsilon))
+    alpha_hw = refine(probability_hw, crop_hw3, params=params)
     kept_hw = largest_pieces(alpha_hw > 0.5)
     alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
     own = mask_box(kept_hw)
@@ -168,7 +227,7 @@ def quality_of(signs: dict[str, float]) -> float:
 def segment(
     context: StageContext, *, params: SegmentParams, catalog: Manifest, coarse: Manifest, network: Manifest
 ) -> None:
-    """One row an exemplar, `mask/<stem>`: the alpha PNG of the exemplar's size, its tight box, its quality and signs."""
+    """One row an exemplar, `mask/<stem>`: alpha PNG of the exemplar's size, tight box, quality and its signs."""
     torch.set_num_threads(1)
     net = read_network(context, network)
 
@@ -201,6 +260,7 @@ def _turn_of(exemplar: ManifestRow) -> tuple[str | None, str]:
 
 def _publish(context: StageContext, row: ManifestRow, fine: FineMask, *, least_quality: float) -> None:
     quality = quality_of(fine.signs)
+    assert row.height is not None and row.width is not None
     alpha_HW = np.zeros((row.height, row.width), np.uint8)
     x0, y0, x1, y1 = fine.window
     alpha_HW[y0:y1, x0:x1] = np.round(255 * fine.alpha_hw)
