@@ -5,7 +5,7 @@ Boundary: manifests and a context that reads their files in, a `tasks.sprites.Ki
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -117,7 +117,7 @@ def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[Man
     missing = sorted(set(skus) - set(by_sku))
     if missing or not by_sku:
         raise ValueError(
-            f"skus: expected products with sprites in {poses.url}, got none for {missing or 'any product'}"
+            f"skus: expected products with sprites in {poses.url}, got none for {', '.join(missing) or 'any product'}"
         )
     wanted = sorted(skus or by_sku)
     ranked = {sku: sorted(by_sku[sku], key=lambda row: -_weight_of(row)) for sku in wanted}
@@ -133,30 +133,21 @@ def _camera_of(row: ManifestRow) -> int:
     return -1 if camera is None else int(camera)
 
 
-class ViewFactors:
-    """Factor that makes the pixels of an exemplar comparable with those of all others: by camera and by product."""
+def view_factors(catalog: Manifest, *, sized: bool) -> Callable[[str, int], float]:
+    """Function (sku, camera) -> factor that makes an exemplar's pixels comparable with those of all others.
 
-    def __init__(self, *, cameras: dict[int, float], products: dict[str, float]) -> None:
-        self._cameras, self._products = cameras, products
-
-    def __call__(self, sku: str, camera: int) -> float:
-        """The factor of one product under one camera; 1 for what is unknown."""
-        return self._cameras.get(camera, 1.0) * self._products.get(sku, 1.0)
-
-
-def view_factors(catalog: Manifest, *, sized: bool) -> ViewFactors:
-    """Factors from the exemplars' boxes and from millimetres in the catalog; all 1 if `sized` is false."""
-    if not sized:
-        return ViewFactors(cameras={}, products={})
-    views = [view_extent(row) for row in catalog.ok if row.objects]
-    cameras = camera_factors(views)
+    From the widths of the exemplars' boxes and from millimetres in the catalog; 1 for what neither tells, and always if
+    `sized` is false.
+    """
+    shown = [row for row in catalog.ok if row.objects] if sized else []
+    cameras = camera_factors([view_extent(row) for row in shown])
     longest: dict[str, float] = {}
-    for row in catalog.ok:
-        if row.objects:
-            x0, y0, x1, y1 = row.objects[0].box
-            side = max(x1 - x0, y1 - y0) * cameras.get(_camera_of(row), 1.0)
-            longest[str(row.sku)] = max(longest.get(str(row.sku), 0.0), side)
-    return ViewFactors(cameras=cameras, products=sku_factors(longest, millimetres=_millimetres(categories_of(catalog))))
+    for row in shown:
+        x0, y0, x1, y1 = row.objects[0].box
+        side = max(x1 - x0, y1 - y0) * cameras.get(_camera_of(row), 1.0)
+        longest[str(row.sku)] = max(longest.get(str(row.sku), 0.0), side)
+    products = sku_factors(longest, millimetres=_millimetres(categories_of(catalog)))
+    return lambda sku, camera: cameras.get(camera, 1.0) * products.get(sku, 1.0)
 
 
 def view_extent(row: ManifestRow) -> ViewExtent:

@@ -1,0 +1,93 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from storage.manifest import ManifestObject, ManifestRow
+from storage.store import Store
+from tasks.kit import catalog_scale, chosen_poses, likeliest, solid_cutouts, view_factors
+from tests.tasks.composing_cases import board_row, committed, cutouts, kit_of, look, params_of
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.open(str(tmp_path))
+
+
+def exemplar(sku, camera, view, width, height=20.0):
+    return ManifestRow(
+        item_id=f"catalog/{sku}_{camera}_{view}",
+        sku=sku,
+        objects=(ManifestObject(category=1, sku=sku, box=(5.0, 5.0, 5.0 + width, 5.0 + height)),),
+        attributes={"camera": camera, "placement": ""},
+    )
+
+
+def test_view_factors__cameras_and_millimetres(store):
+    rows = [exemplar("a", 0, 0, 100), exemplar("a", 1, 0, 50), exemplar("b", 0, 0, 60), exemplar("b", 1, 0, 30)]
+    categories = [
+        {"id": 1, "sku": "a", "metadata": {"size_mm": [50, 20, 20]}},
+        {"id": 2, "sku": "b", "metadata": {"size_mm": [10, 60, 20]}},
+        {"id": 3, "sku": "c"},
+    ]
+    catalog = committed(store, "catalog", [(row, None) for row in rows], content={"categories": categories})
+    factor = view_factors(catalog, sized=True)
+    # a: 100 px for 50 mm, b: 60 px for 60 mm; the median is 1.5 px a mm, so a shrinks and b grows.
+    assert factor("a", 0) == pytest.approx(0.75) and factor("b", 0) == pytest.approx(1.5)
+    assert factor("a", 1) == pytest.approx(1.5) and factor("c", 7) == 1
+    assert view_factors(catalog, sized=False)("a", 1) == 1
+
+
+def test_chosen_poses__the_likeliest_of_the_wanted_products(store):
+    rows = [
+        ManifestRow(item_id=f"pose/{sku}{number}", sku=sku, attributes={"weight": float(number)})
+        for sku in ("a", "b")
+        for number in range(4)
+    ]
+    poses = committed(store, "poses", [(row, None) for row in rows])
+    assert [row.item_id for row in chosen_poses(poses, skus=("b",), most=2)] == ["pose/b3", "pose/b2"]
+    assert len(chosen_poses(poses, skus=(), most=0)) == 8
+    with pytest.raises(ValueError, match="c, d"):
+        chosen_poses(poses, skus=("d", "a", "c"), most=0)
+
+
+def test_catalog_scale__from_blobs_or_from_the_board_if_no_photo_tells():
+    sides = [[66.0, 40.0], [68.0, 42.0], [32.0, 32.0], [80.0, 24.0]]
+    scale = catalog_scale(cutouts(), boards=[board_row(blobs=sides)], photos=[], board_side=400)
+    assert scale == pytest.approx(2.1, rel=0.1)
+    plain = catalog_scale(cutouts(), boards=[board_row()], photos=[], board_side=400)
+    assert 400 / 8 < plain * 32 < 400 / 3
+
+
+def test_likeliest__every_product_while_there_is_room():
+    chosen = likeliest(cutouts(), most=6)
+    assert {one.sku for one in chosen} == {"red", "green", "blue"}
+    assert chosen[0].weight >= chosen[1].weight
+
+
+def test_solid_cutouts__drops_what_shows_nothing():
+    empty = replace(cutouts()[0], rgba_HW4=np.zeros((9, 9, 4), np.uint8))
+    assert len(solid_cutouts([empty, *cutouts()])) == len(cutouts())
+    with pytest.raises(ValueError, match="transparent"):
+        solid_cutouts([empty])
+
+
+def test_assemble__lights_are_spread_over_the_pools_photos():
+    looks = [look(light_C6=[[0.01 * number, 0, 0, 0, 0, 0]] * 3) for number in range(9)]
+    kit = kit_of(params_of(lit_boards=3), rows=[board_row(looks=looks)])
+    means = [one.canvas_HW3.mean() for one in kit.boards]
+    assert len(means) == 3 and means == sorted(means) and means[-1] / means[0] == pytest.approx(np.exp(0.08), rel=0.01)
+
+
+def test_assemble__smaller_photos_have_smaller_sprites_and_less_blur():
+    whole, half = (kit_of(params_of(scale=scale)) for scale in (1.0, 0.5))
+    assert half.boards[0].canvas_HW3.shape == (80, 80, 3)
+    ratio = half.sprites["red"][0].sides[0] / whole.sprites["red"][0].sides[0]
+    assert ratio == pytest.approx(0.5, rel=0.1)
+    assert half.boards[0].blur == pytest.approx(0.5 * whole.boards[0].blur)
+
+
+def test_assemble__takes_the_pools_jpeg_quality_unless_told():
+    rows = [board_row(jpeg_quality=77)]
+    assert kit_of(params_of(), rows=rows).jpeg_quality == 77
+    assert kit_of(params_of(jpeg_quality=60), rows=rows).jpeg_quality == 60
