@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -160,11 +161,20 @@ def main() -> None:
         console.print("interrupted; run the same command again to go on from here")
         sys.exit(EXIT_INTERRUPTED)
     except (ValueError, CycloptsError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, markup=True)
+        console.print(f"error: {_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
     except RuntimeError as error:
-        console.print(f"[red]failed:[/red] {error}", highlight=False)
+        console.print(f"failed: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_FAILED)
+
+
+def _message(error: Exception) -> str:
+    """What is wrong; for options that pydantic refused one line each: the key, what was expected, what it got."""
+    refused = next((one for one in (error, error.__cause__) if isinstance(one, ValidationError)), None)
+    if refused is None:
+        return str(error)
+    wrong = refused.errors(include_url=False)
+    return "\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}" for one in wrong)
 
 
 if __name__ == "__main__":

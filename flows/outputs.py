@@ -12,6 +12,7 @@ from storage.catalog import categories_of
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
 from storage.store import Store, replace_file
+from tasks.fusion import fused_objects
 from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, kept, shopping_list
 
 _CHAMPION_FILES = {"checkpoint": "model.safetensors", "config": "model.json"}
@@ -57,13 +58,15 @@ def write_champion(checkpoint: Manifest, *, store: Store, folder: Path) -> None:
 def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> list[ShoppingList]:
     """shopping_lists.csv and .json of all photos, and the first ones with the products drawn in."""
     names = {category.sku: category.name or category.sku for category in categories_of(photos)}
-    threshold = float(rung.report["threshold"])
+    threshold, scale = float(rung.report["threshold"]), rung.report["count_scale"]
     lists = []
     for index, row in enumerate(photos.ok):
         found = rung.test_predictions.row(row.item_id)
-        objects = kept(found.objects, threshold=threshold)
+        count = (scale or 1.0) * float(found.attributes["count"])
+        # No scale: the evaluation was told to decide with the detection view alone.
+        scored = found.objects if scale is None else fused_objects(found.objects, count=count)
+        objects = kept(scored, threshold=threshold)
         name = Path(row.url).name
-        count = float(found.attributes["count"])
         lists.append(shopping_list(name, objects=objects, threshold=threshold, names=names, count=count))
         target = folder / "photos" / name
         if index < _DRAWN:

@@ -15,7 +15,7 @@ from storage.images import Picture, decode_rgb, encode_jpeg
 from storage.store import replace_file
 from tasks.context import EventSink
 from tasks.detection import Detector, PhotoDetections, detect, load_detector
-from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, kept, shopping_list
+from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, shopping_list
 
 _BATCH = 8
 
@@ -76,8 +76,9 @@ def predict_photos(
     events({"kind": "start", "stage": "predict", "cached": False})
     started = time.perf_counter()
     for path, photo_HW3, found in _predicted(paths, detector=detector, skipped=skipped):
-        objects = kept(found.objects, threshold=level)
-        lists.append(shopping_list(path.name, objects=objects, threshold=level, names=names, count=found.count))
+        objects = detector.decide(found, threshold=level)
+        count = detector.count_scale * found.count
+        lists.append(shopping_list(path.name, objects=objects, threshold=level, names=names, count=count))
         _write(
             out / "photos" / f"{path.stem}.jpg", encode_jpeg(draw_detections(photo_HW3, objects=objects, names=names))
         )

@@ -101,7 +101,7 @@ def micro() -> Preset:
         compose=ComposeParams(photos=12, scale=0.5, scale_photos=2),
         render=RenderParams(steps=4, photos=6, batch=1, crop=48, channels=4, blocks=1, critic_channels=4, save_every=2),
         train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
-        select=_selections(confident_score=0.3, doubtful_score=0.1),
+        select=_selections(confident_score=0.02, doubtful_score=0.02, tolerance=99, stray_area=99),
         evaluate=EvaluateParams(resamplings=50, pictures=2),
     )
 

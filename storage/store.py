@@ -23,6 +23,9 @@ from storage.digest import JSON, digest_bytes
 from storage.manifest import Manifest, ManifestRow, decode_manifest, encode_manifest
 
 MANIFEST_NAME = "manifest.parquet"
+# The umask can only be read by setting it: once, at import, before there are threads.
+_UMASK = os.umask(0o022)
+os.umask(_UMASK)
 
 
 class DamagedArtifactError(RuntimeError):
@@ -195,6 +198,8 @@ def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
+            # mkstemp makes files for the owner alone; results are as readable as any file that the user writes.
+            os.fchmod(handle.fileno(), 0o666 & ~_UMASK)
             if sync:
                 handle.flush()
                 os.fsync(handle.fileno())

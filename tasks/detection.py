@@ -19,8 +19,10 @@ from models.dpsnet import COUNT_STRIDE, DPSNet, DPSNetConfig, padded_size
 from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
+from tasks.fusion import fused_objects
+from tasks.shopping_list import kept
 
-FORMAT = "tally-dpsnet-1"
+FORMAT = "tally-dpsnet-2"
 _LEAST_SIDE = 1.0
 
 
@@ -32,6 +34,12 @@ class Detector:
     image_size: int
     categories: tuple[Category, ...]
     threshold: float
+    count_scale: float
+
+    def decide(self, found: PhotoDetections, *, threshold: float | None = None) -> tuple[ManifestObject, ...]:
+        """The detections that make the shopping list: both views' scores at the threshold (the model's own if None)."""
+        objects = fused_objects(found.objects, count=self.count_scale * found.count)
+        return kept(objects, threshold=self.threshold if threshold is None else threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +55,16 @@ class PhotoDetections:
         return float(self.density_Chw.sum())
 
 
-def encode_config(config: DPSNetConfig, *, image_size: int, categories: Sequence[Category], threshold: float) -> bytes:
-    """The JSON beside a checkpoint's weights."""
+def encode_config(
+    config: DPSNetConfig, *, image_size: int, categories: Sequence[Category], threshold: float, count_scale: float
+) -> bytes:
+    """The JSON beside a checkpoint's weights; threshold and count scale are those that val chose."""
     body = {
         "format": FORMAT,
         "network": asdict(config),
         "image_size": image_size,
         "threshold": threshold,
+        "count_scale": count_scale,
         "categories": [asdict(category) for category in categories],
     }
     return orjson.dumps(body, option=orjson.OPT_INDENT_2)
@@ -94,6 +105,7 @@ def load_detector(weights: bytes, config: bytes, *, device: str = "cpu") -> Dete
         image_size=body["image_size"],
         categories=tuple(Category(**category) for category in body["categories"]),
         threshold=body["threshold"],
+        count_scale=body["count_scale"],
     )
 
 

@@ -56,7 +56,7 @@ class SaliencyParams(StageParams):
     rounds: int = Field(
         default=2, ge=1, description="trainings; before each later one the network labels the crops anew"
     )
-    steps: int = Field(default=400, ge=1, description="training steps a round")
+    steps: int = Field(default=300, ge=1, description="training steps a round")
     batch: int = Field(default=8, ge=1, description="samples a step")
     learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the new layers")
     backbone_share: float = Field(default=0.2, ge=0, le=1, description="the backbone's learning rate, as a share")
@@ -74,12 +74,12 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    working_size: int = Field(default=192, ge=64, description="longer side of the window in the network, pixels")
+    working_size: int = Field(default=256, ge=64, description="longer side of the window in the network, pixels")
     margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
     doubt: float = Field(default=0.1, gt=0, lt=0.5, description="probabilities this near 0 or 1 are not cut again")
     cut_size: int = Field(default=320, ge=64, description="longer side of the window when the outline is cut to edges")
     trust: float = Field(default=0.3, ge=0, le=1, description="the network's share in the refined mask")
-    radius: float = Field(default=0.016, gt=0, description="guided filter's radius, share of the window's longer side")
+    radius: float = Field(default=0.03, gt=0, description="guided filter's radius, share of the window's longer side")
     epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 
@@ -166,6 +166,7 @@ class RenderParams(StageParams):
     """
 
     stage: ClassVar[str] = "render"
+    version: ClassVar[int] = 2
     own_process: ClassVar[bool] = True
     renderer: Literal["cyclegan", "colour", "fourier", "none"] = Field(
         default="cyclegan", description="what translates"
@@ -199,6 +200,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
+    version: ClassVar[int] = 2
     own_process: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
     strides: tuple[int, ...] = Field(

@@ -27,6 +27,7 @@ from storage.store import replace_file
 from tasks.context import StageContext
 from tasks.detection import Detector, detect, encode_config, load_detector, to_batch
 from tasks.evaluation_set import from_manifests
+from tasks.fusion import count_scale, fused
 from tasks.metrics import best_threshold, checkout_metrics, counts_at
 from tasks.params import TrainParams
 from tasks.photo_samples import LabelledPhoto, Variation, draw_sample, labelled_photo
@@ -167,11 +168,20 @@ def train_step(trainer: Trainer, batch: Batch, *, params: TrainParams, generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValResult:
-    """What a checkpoint reaches on val at the best threshold there, and the counting view's mean absolute error."""
+    """What both views of a checkpoint reach on val at the best threshold there, and the counting view's mean error.
+
+    `count_scale`: what the counting view's numbers are multiplied by so that they add up on val.
+    """
 
     threshold: float
+    count_scale: float
     metrics: dict[str, float]
     count_error: float
+
+    def to_json(self) -> dict[str, float]:
+        """All figures by name."""
+        decision = {"threshold": self.threshold, "count_scale": self.count_scale}
+        return {**self.metrics, **decision, "count_error": self.count_error}
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -181,18 +191,25 @@ class ValResult:
 
 def evaluate_on_val(detector: Detector, *, photos: Sequence[np.ndarray], val: Manifest) -> ValResult:
     """RPC metrics of a detector on the decoded photos of `val.ok`, in their order."""
-    rows, errors = [], []
+    rows, counts = [], []
     for first in range(0, len(photos), _EVALUATION_BATCH):
         found = detect(detector, photos[first : first + _EVALUATION_BATCH])
         for row, one in zip(val.ok[first : first + _EVALUATION_BATCH], found, strict=True):
             rows.append(ManifestRow(item_id=row.item_id, objects=one.objects))
-            errors.append(abs(one.count - len(row.objects)))
+            counts.append(one.count)
     predictions = Manifest(stage="predict", key="", url="", content_digest="", rows=tuple(rows))
     evaluated = from_manifests(val, predictions=predictions, categories=detector.categories, role="val")
+    products_N = [len(row.objects) for row in val.ok]
+    scale = count_scale(counts, products_N=products_N)
+    evaluated = fused(evaluated, counts_N=[scale * count for count in counts])
     threshold = best_threshold(evaluated) if len(evaluated.found) else 0.5
     found_NK, true_NK = counts_at(evaluated, threshold=threshold)
-    metrics = checkout_metrics(found_NK, true_NK=true_NK)
-    return ValResult(threshold=float(threshold), metrics=metrics, count_error=float(np.mean(errors)))
+    return ValResult(
+        threshold=float(threshold),
+        count_scale=scale,
+        metrics=checkout_metrics(found_NK, true_NK=true_NK),
+        count_error=float(np.abs(np.subtract(counts, products_N)).mean()),
+    )
 
 
 class Progress:
@@ -268,7 +285,7 @@ def run_training(
         line: dict = {"step": done, "losses": losses}
         if done % params.evaluate_every == 0 or done == params.steps:
             result = progress.evaluate(trainer, detector=detector)
-            line["val"] = {**result.metrics, "threshold": result.threshold, "count_error": result.count_error}
+            line["val"] = result.to_json()
             rate = (done - steps.start) * params.batch / (time.perf_counter() - started)
             context.log(f"step {done}: val cAcc {result.metrics['cAcc']:.3f}, {rate:.1f} photos/s")
         progress.add(line)
@@ -309,7 +326,7 @@ def _second_detector(network: DPSNet, *, image_size: int, categories: tuple[Cate
     """A second network for the averaged weights, so that evaluating does not touch the one in training."""
     device = next(network.parameters()).device
     other = DPSNet(network.config, pretrained=False).to(device).to(memory_format=torch.channels_last)
-    return Detector(network=other, image_size=image_size, categories=categories, threshold=0.5)
+    return Detector(network=other, image_size=image_size, categories=categories, threshold=0.5, count_scale=1.0)
 
 
 def _publish(
@@ -323,7 +340,11 @@ def _publish(
     evaluations = [line for line in progress.log() if "val" in line]
     best = max(evaluations, key=lambda line: (line["val"]["cAcc"], -line["val"]["ACD"]))
     body = encode_config(
-        config, image_size=params.image_size, categories=categories, threshold=best["val"]["threshold"]
+        config,
+        image_size=params.image_size,
+        categories=categories,
+        threshold=best["val"]["threshold"],
+        count_scale=best["val"]["count_scale"],
     )
     files = {
         "checkpoint": ("model.safetensors", "application/x-safetensors", progress.read(BEST_FILE)),

@@ -42,6 +42,6 @@ def test_evaluate__prints_tables_of_both_protocols(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(results))
     done = tally("evaluate", "--results", "r.json", "--annotations", "a.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "honest" in done.stdout and "tuned on test" in done.stdout and "100.00%" in done.stdout
+    assert "honest" in done.stdout and "tuned on test" in done.stdout and "100.0%" in done.stdout
     printed = tally("evaluate", "--results", "r.json", "--annotations", "a.json", "--json", folder=tmp_path).stdout
     assert json.loads(printed)["honest"]["easy"]["cAcc"] == 1.0

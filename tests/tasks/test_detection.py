@@ -37,7 +37,7 @@ class _SeesBrightPixels(torch.nn.Module):
 
 
 def _detector(size=64):
-    return Detector(network=_SeesBrightPixels(), image_size=size, categories=CATEGORIES, threshold=0.5)
+    return Detector(network=_SeesBrightPixels(), image_size=size, categories=CATEGORIES, threshold=0.5, count_scale=1.0)
 
 
 def _photo(box, *, height=96, width=128):
@@ -77,12 +77,15 @@ def test_fit_photo__keeps_the_aspect_and_fills_a_square_of_multiples_of_64():
 def test_load_detector__gives_back_what_was_saved():
     torch.manual_seed(0)
     network = DPSNet(CONFIG, pretrained=False).eval()
-    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4)
+    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0)
     detector = load_detector(save(network.state_dict()), config)
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (one,), (other,) = (
         detect(which, [photo])
-        for which in (detector, Detector(network=network, image_size=64, categories=CATEGORIES, threshold=0.4))
+        for which in (
+            detector,
+            Detector(network=network, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0),
+        )
     )
     assert one.objects == other.objects and np.array_equal(one.density_Chw, other.density_Chw)
     assert (detector.image_size, detector.threshold, detector.categories) == (64, 0.4, CATEGORIES)
@@ -96,6 +99,6 @@ def test_decode_config__refuses_other_files():
 
 
 def test_load_detector__refuses_weights_of_another_network():
-    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4)
+    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0)
     with pytest.raises(ValueError, match="expected the weights"):
         load_detector(save({"x": torch.zeros(1)}), config)
