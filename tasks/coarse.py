@@ -136,23 +136,25 @@ def fit_backdrop(
 
 
 def backdrop_distance(
-    lab_HW3: NDArray[np.float32], backdrop: list[Layer], *, shadow_discount: float = 0.35
+    lab_HW3: NDArray[np.float32], backdrop: list[Layer], *, shadow_discount: float = 0.2, tint: float = 0.3
 ) -> NDArray[np.float32]:
     """How far each pixel is from the nearest backdrop surface, in that surface's standard deviations (float32, >= 0).
 
-    A pixel that is darker than a surface but of its hue may be the product's shadow: there lightness counts only
-    `shadow_discount` of its difference.
+    A pixel that is darker than a surface may be the product's shadow on it: there lightness counts only
+    `shadow_discount` of its difference, and the product's light on the ground may tint it by `tint` Lab units for each
+    unit of darkness.
     """
     basis_HW6 = _basis(*lab_HW3.shape[:2])
     nearest_HW = np.full(lab_HW3.shape[:2], np.inf, np.float32)
     for layer in backdrop:
         surface_HW3 = np.clip(basis_HW6 @ layer.coefficients_63, layer.low_3, layer.high_3)
         light_HW = lab_HW3[..., 0] - surface_HW3[..., 0]
-        light_HW = np.where(light_HW < 0, shadow_discount * light_HW, light_HW)
+        dark_HW = np.maximum(0, -light_HW)
         shade_HW = np.clip(lab_HW3[..., 0] / np.maximum(surface_HW3[..., 0], 1), 0, 1)[..., None]
-        chroma_HW2 = lab_HW3[..., 1:] - surface_HW3[..., 1:] * shade_HW
-        distance_HW = np.sqrt(light_HW**2 + (chroma_HW2**2).sum(axis=-1)) / layer.scale
-        nearest_HW = np.minimum(nearest_HW, distance_HW)
+        hue_HW = np.linalg.norm(lab_HW3[..., 1:] - surface_HW3[..., 1:] * shade_HW, axis=-1)
+        hue_HW = np.maximum(0, hue_HW - tint * dark_HW)
+        light_HW = np.where(light_HW < 0, shadow_discount * light_HW, light_HW)
+        nearest_HW = np.minimum(nearest_HW, np.sqrt(light_HW**2 + hue_HW**2) / layer.scale)
     return nearest_HW
 
 
@@ -344,7 +346,7 @@ def propose_box(photo_HW3: NDArray[np.uint8], *, working_size: int = 240) -> Box
 
 
 def _reaches_across(layer: Layer, lab_HW3: NDArray[np.float32]) -> bool:
-    explained_HW = backdrop_distance(lab_HW3, [layer], shadow_discount=1.0) < 4
+    explained_HW = backdrop_distance(lab_HW3, [layer], shadow_discount=1.0, tint=0.0) < 4
     columns = np.flatnonzero(explained_HW.mean(axis=0) > 0.04)
     return len(columns) > 0 and bool(np.ptp(columns) > 0.35 * lab_HW3.shape[1]) and bool(explained_HW.mean() > 0.04)
 

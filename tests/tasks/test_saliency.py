@@ -1,0 +1,152 @@
+"""The saliency stage's parts: training samples, labels of later rounds, which rows teach, bytes in and out."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+
+from models.saliency import SaliencyNet
+from storage.manifest import Manifest, ManifestRow
+from tasks.coarse import MAYBE_PRODUCT, SURE_BACKDROP, SURE_PRODUCT
+from tasks.params import SaliencyParams
+from tasks.saliency import (
+    box_in_crop,
+    load_saliency,
+    needs_training,
+    new_network,
+    predict_saliency,
+    relabelled,
+    teaching_rows,
+    train_saliency,
+)
+from tasks.saliency_samples import UNKNOWN, background, collage_sample, exemplar_sample, product_side, square_crop
+
+CONFIG = b'{"backbone": "efficientnet_lite0", "width": 8, "working_size": 64}'
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return SaliencyNet(backbone="efficientnet_lite0", width=8, pretrained=False).eval()
+
+
+def made_crop(size=64):
+    """A red square of half the side on grey, known for sure but for a rim of doubt."""
+    photo = np.full((48, 60, 3), 180, np.uint8)
+    level = np.full((48, 60), SURE_BACKDROP, np.uint8)
+    photo[12:36, 15:45], level[12:36, 15:45] = (200, 40, 40), MAYBE_PRODUCT
+    level[14:34, 17:43] = SURE_PRODUCT
+    return square_crop(photo, level, size=size)
+
+
+def manifest_of(rows, content=None):
+    return Manifest(stage="coarse", key="k", url="memory", content_digest="d", rows=tuple(rows), content=content or {})
+
+
+def test_load_saliency__gives_the_same_maps_again(network):
+    loaded = load_saliency(save(network.state_dict()), CONFIG)
+    photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    assert np.array_equal(
+        predict_saliency(network, photo, working_size=64), predict_saliency(loaded, photo, working_size=64)
+    )
+
+
+def test_load_saliency__other_tensors(network):
+    tensors = {"wrong": torch.zeros(1)}
+    with pytest.raises(ValueError, match="expected a network"):
+        load_saliency(save(tensors), CONFIG)
+
+
+@pytest.mark.parametrize("size", [(33, 97), (120, 40), (1, 5), (200, 200)])
+def test_predict_saliency__any_size(network, size):
+    photo = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    made = predict_saliency(network, photo, working_size=64)
+    assert made.shape == size
+    assert made.dtype == np.float32
+    assert made.min() >= 0 and made.max() <= 1
+
+
+def test_square_crop__keeps_the_aspect_and_marks_the_rest():
+    crop = made_crop()
+    assert crop.shape == (64, 64, 4)
+    assert (crop[:6, :, 3] == UNKNOWN).all() and (crop[-6:, :, 3] == UNKNOWN).all()
+    assert product_side(crop) == pytest.approx(32, abs=1)
+
+
+def test_box_in_crop__where_square_crop_puts_it():
+    crop = made_crop()
+    x0, y0, x1, y1 = box_in_crop((115, 212, 145, 236), (100, 200, 160, 248), size=64)
+    rows, columns = np.nonzero(np.isin(crop[..., 3], (MAYBE_PRODUCT, SURE_PRODUCT)))
+    found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+    assert np.allclose((x0, y0, x1, y1), found, atol=1.0)
+
+
+@pytest.mark.parametrize("make", [exemplar_sample, lambda crop, **rest: collage_sample([crop, crop], **rest)])
+def test_samples__ranges_and_determinism(make):
+    first, second = (make(made_crop(), size=96, doubt=0.3, generator=np.random.default_rng(5)) for _ in range(2))
+    photo, target, weight = first
+    assert photo.shape == (96, 96, 3) and photo.dtype == np.float32
+    assert photo.min() >= 0 and photo.max() <= 255
+    assert set(np.unique(target)) <= {0.0, 1.0} and target.sum() > 50
+    assert set(np.unique(weight)) <= {0.0, np.float32(0.3), 1.0}
+    assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
+
+
+def test_exemplar_sample__target_lies_on_the_product():
+    photo, target, weight = exemplar_sample(made_crop(), size=96, doubt=0.0, generator=np.random.default_rng(2))
+    redness = photo[..., 0] - photo[..., 1]
+    assert redness[(target > 0) & (weight > 0)].mean() > redness[(target == 0) & (weight > 0)].mean() + 60
+
+
+def test_background__is_a_photo():
+    made = background(64, generator=np.random.default_rng(0))
+    assert made.shape == (64, 64, 3) and made.min() >= 0 and made.max() <= 255
+
+
+def test_relabelled__nothing_outside_of_the_box(network):
+    crop = made_crop()
+    made = relabelled(network, crop, (10.0, 12.0, 50.0, 50.0))
+    assert np.array_equal(made[..., :3], crop[..., :3])
+    assert (made[crop[..., 3] == UNKNOWN][:, 3] == UNKNOWN).all()
+    rows, columns = np.nonzero(np.isin(made[..., 3], (MAYBE_PRODUCT, SURE_PRODUCT)))
+    if len(rows):
+        assert rows.min() >= 12 and rows.max() < 50 and columns.min() >= 10 and columns.max() < 50
+
+
+def test_train_saliency__same_seed_same_weights():
+    params = SaliencyParams(steps=2, batch=2, working_size=64, width=8)
+    crops = np.stack([made_crop(), made_crop()])
+    made = []
+    for _ in range(2):
+        network = SaliencyNet(backbone="efficientnet_lite0", width=8, pretrained=False)
+        network.load_state_dict({name: torch.full_like(value, 0.01) for name, value in network.state_dict().items()})
+        losses = list(train_saliency(network, crops, params=params, rate=1e-3, generator=np.random.default_rng(3)))
+        made.append((losses, save({name: value.contiguous() for name, value in network.state_dict().items()})))
+    assert made[0] == made[1]
+
+
+def test_new_network__leaves_the_global_generator_alone():
+    torch.manual_seed(7)
+    expected = torch.rand(1)
+    torch.manual_seed(7)
+    first = new_network(SaliencyParams(width=8), seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    second = new_network(SaliencyParams(width=8), seed=1)
+    assert torch.equal(first.sides[0].score.weight, second.sides[0].score.weight)
+
+
+def test_teaching_rows__even_over_products():
+    rows = [ManifestRow(item_id=f"coarse/a{index:02}", sku="a", quality=0.9) for index in range(20)]
+    rows += [ManifestRow(item_id=f"coarse/b{index}", sku="b", quality=0.9) for index in range(3)]
+    rows += [ManifestRow(item_id="coarse/c0", sku="c", quality=0.2)]
+    chosen = teaching_rows(manifest_of(rows), quality=0.5, most=7, generator=np.random.default_rng(0))
+    assert sorted(row.sku for row in chosen) == ["a"] * 4 + ["b"] * 3
+
+
+@pytest.mark.parametrize(
+    ("growth", "products", "expected"), [(0.5, "abc", True), (0.6, "abc", False), (0.1, "ab", False)]
+)
+def test_needs_training__by_the_share_of_new_products(growth, products, expected):
+    previous = manifest_of([], content={"products": ["a", "b"]})
+    assert needs_training(set(products), previous, growth=growth) is expected
+    assert needs_training(set(products), None, growth=growth)
