@@ -16,7 +16,8 @@ Deviations, each to keep print sharp and items in place:
   which is most of what tells a composed photo from a real one. He initialisation keeps their scale instead.
 - The cycle and identity losses are smooth around 0 (Huber in place of L1): the identity, where training begins, would
   be a kink that weak critics never push the generators out of.
-- The transposed convolutions are 4x4 in place of 3x3: a kernel that the stride divides leaves no checkerboard.
+- Bilinear resizing and a 3x3 convolution take the place of each transposed convolution: those print a grid of their
+  stride on a flat board (Odena et al., 2016), and few steps do not unlearn it.
 - `content_loss`: inside products the difference of output and input has to be smooth, so light and colour may change
   and print and edges may not.
 
@@ -86,9 +87,11 @@ class Generator(nn.Module):
             nn.Conv2d(channels * 2, channels * 4, 3, stride=2, padding=1),
             *_normalised(channels * 4),
             *(ResidualBlock(channels * 4) for _ in range(blocks)),
-            nn.ConvTranspose2d(channels * 4, channels * 2, 4, stride=2, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            _convolution(channels * 4, channels * 2, kernel=3),
             *_normalised(channels * 2),
-            nn.ConvTranspose2d(channels * 2, channels, 4, stride=2, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            _convolution(channels * 2, channels, kernel=3),
             *_normalised(channels),
             _convolution(channels, 3, kernel=7),
             nn.Tanh(),
@@ -97,7 +100,8 @@ class Generator(nn.Module):
     @property
     def receptive_radius(self) -> int:
         """How far an output pixel looks, in pixels, rounded up to a multiple of the stride: the overlap tiles need."""
-        stem, down, trunk, up, head = 3, 1 + 2, 2 * STRIDE * self.blocks, STRIDE + 2, 3
+        # Going up: a bilinear neighbour and a neighbour of the convolution, at strides 4 and 2, then 2 and 1.
+        stem, down, trunk, up, head = 3, 1 + 2, 2 * STRIDE * self.blocks, (4 + 2) + (2 + 1), 3
         return -(-(stem + down + trunk + up + head) // STRIDE) * STRIDE
 
     def residual(self, images_B3HW: Tensor) -> Tensor:
@@ -142,7 +146,7 @@ class CycleGAN(nn.Module):
         self.pool_critic = PatchCritic(channels=critic_channels)
         self.synthetic_critic = PatchCritic(channels=critic_channels)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, a=LEAK, generator=generator)
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)

@@ -36,6 +36,13 @@ def test_generator__starts_as_the_identity():
     assert torch.equal(small_model().to_pool(images), images)
 
 
+def test_generator__a_flat_photo_stays_flat_whatever_the_weights():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        flat = Generator(channels=4, blocks=1)(torch.full((1, 3, 96, 96), 0.3))[0, :, 40:56, 40:56]
+    assert flat.std(dim=(1, 2)).max() < 1e-5
+
+
 @pytest.mark.parametrize("blocks", [1, 2])
 def test_generator__nothing_beyond_the_receptive_radius_changes_a_pixel(blocks):
     network = Generator(channels=4, blocks=blocks)
