@@ -71,7 +71,7 @@ def masks(data: RunData) -> Section:
         cut = _figure(
             lambda row=row, exemplar=exemplar: _cut_out(data, exemplar, row),
             alt=f"{row.sku} cut out",
-            caption=" ".join(filter(None, (quality, row.reason))),
+            caption=row.reason or quality,
             status=row.status,
         )
         section.rows.append([*trio, cut])
