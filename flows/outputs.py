@@ -57,7 +57,7 @@ def write_champion(checkpoint: Manifest, *, store: Store, folder: Path) -> None:
 
 def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> list[ShoppingList]:
     """shopping_lists.csv and .json of all photos, and the first ones with the products drawn in."""
-    names = {category.sku: category.name or category.sku for category in categories_of(photos)}
+    names = {category.sku: category.title for category in categories_of(photos)}
     threshold, scale = float(rung.report["threshold"]), rung.report["count_scale"]
     lists = []
     for index, row in enumerate(photos.ok):

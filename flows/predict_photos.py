@@ -70,7 +70,7 @@ def predict_photos(
     paths = find_photos(photos)
     detector = load_champion(model)
     level = detector.threshold if threshold is None else threshold
-    names = {category.sku: category.name or category.sku for category in detector.categories}
+    names = {category.sku: category.title for category in detector.categories}
     lists: list[ShoppingList] = []
     skipped: list[tuple[str, str]] = []
     events({"kind": "start", "stage": "predict", "cached": False})

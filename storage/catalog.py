@@ -20,6 +20,12 @@ class Category:
     code: str = ""
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """What to call the product before people: its name, or the SKU where RPC's name is only a numbered category."""
+        numbered = self.name == f"{self.id}_{self.supercategory}"
+        return self.sku if numbered or not self.name else self.name
+
 
 def categories_of(manifest: Manifest) -> tuple[Category, ...]:
     """The categories recorded in the content of a manifest that `ingest` made, in the order of their ids.

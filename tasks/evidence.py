@@ -77,7 +77,7 @@ def neutralised(photo_HW3: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, rin
     near_HW = cv2.dilate(mask_HW.astype(np.uint8), np.ones((2 * ring + 1,) * 2, np.uint8)).astype(bool)
     ground_N3 = photo_HW3[near_HW & ~mask_HW].astype(np.float32)
     if not len(ground_N3):
-        return photo_HW3.astype(np.float32) / 255
+        return photo_HW3.astype(np.float32) / np.float32(255)
     # The darker half is shadow, or another product.
     bright_N3 = ground_N3[ground_N3.sum(axis=1) >= np.median(ground_N3.sum(axis=1))]
     gain_3 = 0.8 / np.maximum(np.median(bright_N3, axis=0), 20)

@@ -164,7 +164,7 @@ def _decide_by_evidence(
     for index in range(len(names)):
         views = np.flatnonzero(skus_N == index)
         made = evidence_rule(evidence_N[views].tolist(), share=params.share, least_views=params.least_views)
-        decisions.update({masks[view].item_id: one for view, one in zip(views, made, strict=True)})
+        decisions.update({masks[int(view)].item_id: one for view, one in zip(views, made, strict=True)})
     nearest_N3 = np.argsort(distance_NM, axis=1, kind="stable")[:, :3]
     return decisions, {row.item_id: [apart[one] for one in near] for row, near in zip(masks, nearest_N3, strict=True)}
 

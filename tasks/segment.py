@@ -118,7 +118,9 @@ def refine(
     cut_hw = cut_to_edges(probability_hw, photo_hw3, doubt=params.doubt, most=params.cut_size)
     radius = max(2, round(params.radius * max(probability_hw.shape)))
     mixed_hw = np.asarray((1 - params.trust) * cut_hw + params.trust * probability_hw, np.float32)
-    alpha_hw = guided_filter(mixed_hw, photo_hw3.astype(np.float32) / 255, radius=radius, epsilon=params.epsilon)
+    alpha_hw = guided_filter(
+        mixed_hw, photo_hw3.astype(np.float32) / np.float32(255), radius=radius, epsilon=params.epsilon
+    )
     return sharpen(alpha_hw)
 
 
