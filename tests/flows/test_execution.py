@@ -1,0 +1,55 @@
+import pytest
+import yaml
+
+from flows import execution
+from flows.environment import set_prefect_defaults
+from flows.execution import RunOptions, execute_run
+from flows.runs import read_run
+
+
+def test_execute_run__records_a_failure_with_its_reason(tmp_path):
+    options = RunOptions(
+        dataset=str(tmp_path / "nowhere"),
+        preset="micro",
+        store=str(tmp_path / "store"),
+        runs=str(tmp_path / "runs"),
+        engine="local",
+    )
+    with pytest.raises(ValueError, match="does not exist"):
+        execute_run(options)
+    run = read_run(tmp_path / "runs" / "micro")
+    assert run["state"] == "failed"
+    assert "does not exist" in run["error"]
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "a b"])
+def test_run_options__refuses_names_that_leave_the_runs_folder(name):
+    with pytest.raises(ValueError, match="name"):
+        RunOptions(dataset="d", name=name)
+
+
+def test_run_options__folder_is_the_name_or_the_preset():
+    assert RunOptions(dataset="d", preset="demo").folder.name == "demo"
+    assert RunOptions(dataset="d", preset="demo", name="monday").folder.name == "monday"
+
+
+def test_deployments__name_flows_that_exist_and_options_that_hold(pytestconfig):
+    declared = yaml.safe_load((pytestconfig.rootpath / "deployments/prefect.yaml").read_text())
+    assert {one["name"] for one in declared["deployments"]} == {"sample", "cpu", "gpu"}
+    for one in declared["deployments"]:
+        assert one["entrypoint"] == "flows/prefect_flows.py:pipeline"
+        RunOptions(**one["parameters"]["options"])
+    assert "def pipeline(" in (pytestconfig.rootpath / "flows/prefect_flows.py").read_text()
+
+
+def test_set_prefect_defaults__leaves_a_users_settings_alone():
+    environment = {"PREFECT_LOGGING_LEVEL": "DEBUG"}
+    set_prefect_defaults(environment)
+    assert environment["PREFECT_LOGGING_LEVEL"] == "DEBUG"
+    assert environment["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "120"
+
+
+def test_worker_count__is_as_asked_or_one_a_processor(monkeypatch):
+    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert RunOptions(dataset="d").worker_count() == 3
+    assert RunOptions(dataset="d", workers=2).worker_count() == 2
