@@ -1,0 +1,115 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import orjson
+import pytest
+
+from storage.store import Store
+from tasks.ingest import files_digest
+from tasks.params import IngestParams
+from tasks.process import StageFailedError, run_in_child
+from tasks.stage import key_of
+
+
+def ingest_params(root):
+    return IngestParams(dataset=str(root), split="pool", files_digest=files_digest(root, split="pool"))
+
+
+@pytest.fixture
+def shop(tmp_path):
+    (tmp_path / "shop/catalog/tea").mkdir(parents=True)
+    (tmp_path / "shop/pool").mkdir()
+    (tmp_path / "shop/pool/a.jpg").write_bytes(b"no picture")
+    return tmp_path / "shop"
+
+
+def test_run_in_child__publishes_and_passes_events_on(shop, tmp_path):
+    store, params, events = Store.open(str(tmp_path / "store")), ingest_params(shop), []
+    key = key_of(params, inputs={})
+    run_in_child(params, key=key, inputs={}, store=store, workers=1, events=events.append)
+    assert [row.status for row in store.find("ingest", key=key).rows] == ["quarantined"]
+    assert {"progress", "metrics", "log"} <= {event["kind"] for event in events}
+
+
+def test_run_in_child__raises_with_the_end_of_the_log(shop, tmp_path):
+    store, params = Store.open(str(tmp_path / "store")), ingest_params(shop)
+    (shop / "catalog/products.json").write_text("[]")
+    with pytest.raises(StageFailedError, match="expected an object with one object a SKU"):
+        run_in_child(params, key="k", inputs={}, store=store, workers=1, events=lambda _: None)
+    assert store.find("ingest", key="k") is None
+
+
+# A stage that never ends, in a module of its own; its process tells its number through a log event.
+ENDLESS = """
+import os, time
+from tasks.params import StageParams
+from tasks.stage import stage
+class EndlessParams(StageParams):
+    stage = "endless"
+@stage(EndlessParams)
+def endless(context, *, params):
+    context.log(str(os.getpid()))
+    time.sleep(600)
+"""
+PARENT = """
+import sys
+import tasks
+tasks.__path__.append(sys.argv[2])
+from storage.store import Store
+from tasks.endless import EndlessParams
+from tasks.process import run_in_child
+run_in_child(EndlessParams(), key="k", inputs={}, store=Store.open(sys.argv[1]), workers=1,
+             events=lambda event: print(event["message"], flush=True))
+"""
+
+
+def test_run_in_child__ends_when_its_parent_is_killed(tmp_path):
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    (extra / "endless.py").write_text(ENDLESS)
+    # Python reads this at start: it puts the test's stage where the child looks for stages.
+    (extra / "sitecustomize.py").write_text(textwrap.dedent(f"import tasks; tasks.__path__.append({str(extra)!r})"))
+    environment = {**os.environ, "PYTHONPATH": str(extra)}
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "store"), str(extra)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    child = int(parent.stdout.readline())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    # The pipe closes when the last process that holds it ends: the parent is gone, so this waits for the child alone.
+    parent.stdout.read()
+    parent.stdout.close()
+    _wait_until_gone(child)
+
+
+def _wait_until_gone(process):
+    status = Path(f"/proc/{process}/status")
+    for _ in range(3000):
+        if not status.exists() or "\nState:\tZ" in status.read_text():
+            return
+        os.sched_yield()
+        signal.sigtimedwait([], 0.01)
+    pytest.fail(f"process {process} outlived its parent")
+
+
+def test_main__prints_events_as_json_lines(shop, tmp_path):
+    params = ingest_params(shop)
+    request = {
+        "stage": "ingest",
+        "params": params.model_dump(mode="json"),
+        "key": "k",
+        "store": str(tmp_path / "store"),
+        "workers": 1,
+        "inputs": {},
+    }
+    child = subprocess.Popen([sys.executable, "-m", "tasks.process"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child.stdin.write(orjson.dumps(request) + b"\n")
+    child.stdin.flush()
+    events = [orjson.loads(line) for line in child.stdout]
+    assert child.wait() == 0
+    assert events[-1]["kind"] in ("log", "metrics")
+    child.stdin.close()
+    child.stdout.close()
