@@ -11,6 +11,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,14 +260,16 @@ def realism(made: dict[str, Manifest], *, preset: Preset, store: Store, photos: 
     return result
 
 
-def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store, photos: int = 60) -> dict[str, Any]:
-    """Error of the recovered board on composed photos, whose board is known, and that of a plain median.
+def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -> dict[str, Any]:
+    """Error of the recovered board on composed photos, whose boards are known, and that of a plain median.
 
-    The photos' common light can't be told from the board's own colour, so the median light is part of the truth.
+    Each lit board is used once. The photos' common light can't be told from the board's own colour, so the truth is the
+    median of the lit boards, and the recovered board is taken under the median light.
     """
     params = preset.compose.model_copy(update={"scale": 1.0})
     kit = kit_for(made, params=params, store=store)
-    composed = [compose_photo(kit, params=params, index=index).photo_HW3 for index in range(photos)]
+    kits = [replace(kit, boards=[board]) for board in kit.boards]
+    composed = [compose_photo(one, params=params, index=index).photo_HW3 for index, one in enumerate(kits)]
     photos_PHW3 = np.stack([decode_rgb(encode_jpeg(one, quality=kit.jpeg_quality)) for one in composed])
     truth_HW3 = np.median([one.canvas_HW3 for one in kit.boards], axis=0)
     found = recover_board(photos_PHW3)
