@@ -200,7 +200,7 @@ def prune(
         if not crops:
             context.log("the pool shows no single product: every view is kept")
     nearest: dict[str, list[int]] = {}
-    if crops:
+    if crops and masks.ok:
         decisions, nearest = _decide_by_evidence(context, masks.ok, params=params, catalog=catalog, crops=crops)
     else:
         decisions = _decide_alone(masks.ok, params=params)

@@ -18,13 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from models.saliency import SaliencyNet
-from storage.boxes import iou_matrix, mask_box
+from storage.boxes import mask_box
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.coarse import (
     MAYBE_PRODUCT,
+    SURE_PRODUCT,
     Box,
+    CoarseMask,
     Window,
+    box_fit,
     cut_where_doubtful,
     inside_box,
     largest_pieces,
@@ -37,6 +40,9 @@ from tasks.stage import stage
 
 if TYPE_CHECKING:
     from tasks.context import StageContext
+
+
+_SURE = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,32 +154,46 @@ def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_], 
     return float((spread_hw3.max(axis=-1)[rim_hw] > 12).mean())
 
 
+def plane_in_window(mask_HW: NDArray[np.bool_], source: Window, window: Window) -> NDArray[np.bool_]:
+    """A mask of the window `source`, at any size, as a mask of another window of the photo in full pixels."""
+    x0, y0 = min(source[0], window[0]), min(source[1], window[1])
+    x1, y1 = max(source[2], window[2]), max(source[3], window[3])
+    size = (source[2] - source[0], source[3] - source[1])
+    both = np.zeros((y1 - y0, x1 - x0), bool)
+    full_hw = cv2.resize(mask_HW.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+    both[source[1] - y0 : source[3] - y0, source[0] - x0 : source[2] - x0] = full_hw
+    return both[window[1] - y0 : window[3] - y0, window[0] - x0 : window[2] - x0]
+
+
 def fine_mask(
-    network: SaliencyNet, photo_HW3: NDArray[np.uint8], box: Box, *, tight: bool, params: SegmentParams
+    network: SaliencyNet, photo_HW3: NDArray[np.uint8], coarse: CoarseMask, *, tight: bool, params: SegmentParams
 ) -> FineMask:
     """The fine mask of one exemplar.
 
     Args:
         network: as `tasks.saliency.load_saliency` returns it.
         photo_HW3: uint8 RGB.
-        box: where the product is, xyxy pixels.
+        coarse: its coarse mask; where that is sure of product, the network must be overruled by the cut to say no.
         tight: the box is annotated, so nothing outside of it is product.
     """
     height, width = photo_HW3.shape[:2]
-    window = product_window(box, height=height, width=width, margin=params.margin)
+    box, window = coarse.box, product_window(coarse.box, height=height, width=width, margin=params.margin)
     crop_hw3 = np.ascontiguousarray(photo_HW3[window[1] : window[3], window[0] : window[2]])
     probability_hw = predict_saliency(network, crop_hw3, working_size=params.working_size)
+    sure_hw = plane_in_window(coarse.levels_HW == SURE_PRODUCT, coarse.window, window)
+    probability_hw[sure_hw] = np.maximum(probability_hw[sure_hw], _SURE)
     inner = (box[0] - window[0], box[1] - window[1], box[2] - window[0], box[3] - window[1])
     if tight:
         probability_hw[~inside_box(inner, height=crop_hw3.shape[0], width=crop_hw3.shape[1])] = 0
     alpha_hw = refine(probability_hw, crop_hw3, params=params)
     kept_hw = largest_pieces(alpha_hw > 0.5)
     alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
-    own = mask_box(kept_hw)
+    own, rough_hw = mask_box(kept_hw), plane_in_window(coarse.levels_HW >= MAYBE_PRODUCT, coarse.window, window)
     signs = {
         "expected_iou": expected_iou(probability_hw, kept_hw),
         "contrast": boundary_contrast(crop_hw3, kept_hw),
-        "box_iou": float(iou_matrix(np.array([own or (0, 0, 0, 0)], np.float32), np.array([inner], np.float32))[0, 0]),
+        "box_iou": box_fit(kept_hw, inner),
+        "agreement": mask_agreement(kept_hw, rough_hw),
     }
     tight_box = (
         None if own is None else (own[0] + window[0], own[1] + window[1], own[2] + window[0], own[3] + window[1])
@@ -181,21 +201,10 @@ def fine_mask(
     return FineMask(alpha_hw, window, tight_box, int(kept_hw.sum()), signs)
 
 
-def coarse_agreement(fine: FineMask, levels_hw: NDArray[np.uint8], window: Window) -> float:
-    """IoU of a fine mask with the coarse one, both in the photo's pixels."""
-    x0, y0 = min(fine.window[0], window[0]), min(fine.window[1], window[1])
-    x1, y1 = max(fine.window[2], window[2]), max(fine.window[3], window[3])
-    planes = np.zeros((2, y1 - y0, x1 - x0), bool)
-    coarse_hw = cv2.resize(
-        (levels_hw >= MAYBE_PRODUCT).astype(np.float32), (window[2] - window[0], window[3] - window[1])
-    )
-    for plane_hw, part_hw, (left, top, right, bottom) in (
-        (planes[0], fine.alpha_hw > 0.5, fine.window),
-        (planes[1], coarse_hw > 0.5, window),
-    ):
-        plane_hw[top - y0 : bottom - y0, left - x0 : right - x0] = part_hw
-    union = (planes[0] | planes[1]).sum()
-    return float((planes[0] & planes[1]).sum() / union) if union else 0.0
+def mask_agreement(mask_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> float:
+    """IoU of two masks; 0 when both are empty."""
+    union = (mask_hw | other_hw).sum()
+    return float((mask_hw & other_hw).sum() / union) if union else 0.0
 
 
 def neighbour_consistency(areas_N: Sequence[float], views_N: Sequence[int], *, turn: int = 40) -> list[float]:
@@ -236,9 +245,9 @@ def segment(
     def make(turn: list[ManifestRow]) -> None:
         made = []
         for row in turn:
-            tight, photo_HW3 = not row.attributes["proposed"], context.read_rgb(catalog.row(row.parents[0]))
-            fine = fine_mask(net, photo_HW3, tuple(row.attributes["box"]), tight=tight, params=params)
-            fine.signs["agreement"] = coarse_agreement(fine, context.read_grey(row), tuple(row.attributes["window"]))
+            photo_HW3 = context.read_rgb(catalog.row(row.parents[0]))
+            known = read_coarse(row, context.read_grey(row))
+            fine = fine_mask(net, photo_HW3, known, tight=not row.attributes["proposed"], params=params)
             made.append(fine)
         views = [int(catalog.row(row.parents[0]).attributes.get("view") or 0) for row in turn]
         for row, fine, score in zip(
@@ -252,6 +261,11 @@ def segment(
         turns.setdefault(_turn_of(catalog.row(row.parents[0])), []).append(row)
     for _ in context.map(make, list(turns.values()), what="turns"):
         pass
+
+
+def read_coarse(row: ManifestRow, levels_HW: NDArray[np.uint8]) -> CoarseMask:
+    """The coarse mask that a row of the coarse stage and its picture stand for."""
+    return CoarseMask(levels_HW, tuple(row.attributes["window"]), tuple(row.attributes["box"]), float(row.quality or 0))
 
 
 def _turn_of(exemplar: ManifestRow) -> tuple[str | None, str]:
