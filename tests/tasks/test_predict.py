@@ -37,7 +37,11 @@ def checkpoint(store):
     files = {
         "checkpoint": save(DPSNet(CONFIG, pretrained=False).state_dict()),
         "config": encode_config(
-            CONFIG, image_size=64, categories=(Category(id=1, sku="a"), Category(id=2, sku="b")), threshold=0.25
+            CONFIG,
+            image_size=64,
+            categories=(Category(id=1, sku="a"), Category(id=2, sku="b")),
+            threshold=0.25,
+            count_scale=1.0,
         ),
     }
     publication = store.begin("train", key="made")
