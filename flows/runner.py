@@ -54,7 +54,7 @@ class LookUpRunner:
             rows=len(found.rows),
             quarantined=sum(row.status == "quarantined" for row in found.rows),
             cached=True,
-            seconds=0.0,
+            seconds=float(found.metadata["seconds"]),
         )
         return found
 

@@ -50,7 +50,10 @@ def stage(params_class: type[StageParams]) -> Callable[[Callable[..., None]], St
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """Reference to a stage's result: everything JSON, nothing of the data itself."""
+    """Reference to a stage's result: everything JSON, nothing of the data itself.
+
+    `seconds` is what the result took to compute, also where it came from the store.
+    """
 
     stage: str
     key: str
@@ -98,13 +101,11 @@ def execute(
 
     Two processes that need the same key at once: one computes, the other waits and takes the result.
     """
-    started = time.perf_counter()
     key = key_of(params, inputs=inputs)
     with store.lock(params.stage, key=key):
         found = None if refresh else store.find(params.stage, key=key)
         events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
         manifest = found or _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
-    seconds = time.perf_counter() - started
     result = StageResult(
         stage=params.stage,
         key=key,
@@ -113,7 +114,7 @@ def execute(
         rows=len(manifest.rows),
         quarantined=sum(row.status == "quarantined" for row in manifest.rows),
         cached=found is not None,
-        seconds=round(seconds, 3),
+        seconds=round(float(manifest.metadata["seconds"]), 3),
     )
     events({"kind": "end", **result.to_json()})
     return manifest, result
