@@ -261,32 +261,31 @@ def realism(made: dict[str, Manifest], *, preset: Preset, store: Store, photos: 
 
 
 def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -> dict[str, Any]:
-    """Error of the recovered board on composed photos, whose boards are known, and that of a plain median.
+    """Error of the recovered boards on composed photos, whose boards are known, and that of a plain median.
 
-    Each lit board is used once. The photos' common light can't be told from the board's own colour, so the truth is the
-    median of the lit boards, and the recovered board is taken under the median light.
+    Each lit board is used once, and compared with the recovered board under the light that was found for its photo. The
+    plain median has no light; the median light of the photos is taken out of its error.
     """
     params = preset.compose.model_copy(update={"scale": 1.0})
     kit = kit_for(made, params=params, store=store)
     kits = [replace(kit, boards=[board]) for board in kit.boards]
     composed = [compose_photo(one, params=params, index=index).photo_HW3 for index, one in enumerate(kits)]
     photos_PHW3 = np.stack([decode_rgb(encode_jpeg(one, quality=kit.jpeg_quality)) for one in composed])
-    truth_HW3 = np.median([one.canvas_HW3 for one in kit.boards], axis=0)
     found = recover_board(photos_PHW3)
-    middle_C6 = np.median(found.lights_PC6, axis=0)
-    own_HW3 = found.board_HW3 * light_gain(middle_C6, height=truth_HW3.shape[0], width=truth_HW3.shape[1])
+    height, width = found.board_HW3.shape[:2]
+    plain_HW3 = np.median(photos_PHW3, axis=0)
+    errors: dict[str, list[NDArray[np.float32]]] = {"ours": [], "median": []}
+    for board, light_C6 in zip(kit.boards, found.lights_PC6, strict=True):
+        lit_HW3 = found.board_HW3 * light_gain(light_C6, height=height, width=width)
+        errors["ours"].append(np.asarray(lit_HW3 - board.canvas_HW3, np.float32))
+        ratio_3 = np.median(np.log(np.maximum(board.canvas_HW3, 1)) - np.log(plain_HW3), axis=(0, 1))
+        errors["median"].append(np.asarray(plain_HW3 * np.exp(ratio_3) - board.canvas_HW3, np.float32))
     result: dict[str, Any] = {"holes": found.holes}
-    for name, board_HW3 in (("ours", own_HW3), ("median", np.median(photos_PHW3, axis=0))):
-        error_HW3 = _without_common_light(np.asarray(board_HW3, np.float64), truth_HW3)
-        ghosts = np.abs(cv2.GaussianBlur(error_HW3, (0, 0), 2)).max()
-        result |= {f"{name}_mean_absolute_error": float(np.abs(error_HW3).mean()), f"{name}_ghost": float(ghosts)}
+    for name, maps in errors.items():
+        middle_HW3 = cv2.GaussianBlur(np.median(maps, axis=0), (0, 0), 2)
+        result[f"{name}_mean_absolute_error"] = float(np.mean([np.abs(one).mean() for one in maps]))
+        result[f"{name}_ghost"] = float(np.abs(middle_HW3).max())
     return result
-
-
-def _without_common_light(board_HW3: NDArray[np.float64], truth_HW3: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Difference in grey levels after the median log ratio of each channel is taken out."""
-    ratio_3 = np.median(np.log(np.maximum(board_HW3, 1)) - np.log(np.maximum(truth_HW3, 1)), axis=(0, 1))
-    return np.asarray(board_HW3 / np.exp(ratio_3) - truth_HW3)
 
 
 def detector(
