@@ -3,6 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 export UV_HTTP_TIMEOUT ?= 600
+# uv trusts its own list of certificates; where the system has one (and perhaps a company's proxy in it), take that.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
 export PYTHONUNBUFFERED = 1
 
 .PHONY: demo test lint bench inspect lock clean
