@@ -27,7 +27,7 @@ demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on 
 	$(BIN)/tally run --dataset sample --preset demo --name demo
 
 test: $(INSTALLED)  ## the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(INSTALLED)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
