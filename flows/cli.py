@@ -5,8 +5,10 @@ Exit codes: 0 done, 1 a stage failed, 2 the input or the command is wrong, 130 i
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -19,6 +21,7 @@ from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
 from flows.runs import last_run, read_run
 from storage.digest import JSON, canonical_json
+from tasks.process import stop_children
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
@@ -38,11 +41,19 @@ def run(options: Annotated[RunOptions, Parameter(name="*")]) -> None:
     keeps artifacts in ./store and writes runs/cpu/ with report.html, metrics.json, the champion and shopping lists.
     Interrupt it whenever you like: the same command goes on from there.
     """
-    console = Console(stderr=False)
+    console = Console()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _interrupt)
     with ProgressDisplay(console) as display:
         record = execute_run(options, events=display)
     for line in summary_lines(record, folder=options.folder):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Stages that train run in processes of their own, which a signal to this one does not reach."""
+    stop_children()
+    raise KeyboardInterrupt
 
 
 @app.command

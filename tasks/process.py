@@ -25,6 +25,7 @@ from tasks.params import StageParams
 from tasks.stage import Input, load_input, load_stage, publish
 
 _LOG_TAIL = 20
+_children: set[subprocess.Popen[bytes]] = set()
 
 
 class StageFailedError(RuntimeError):
@@ -56,11 +57,14 @@ def run_in_child(
             stderr=log_file,
             start_new_session=True,
         )
+        _children.add(child)
         try:
             code = _follow(child, request, events=events)
         except BaseException:
             _stop(child)
             raise
+        finally:
+            _children.discard(child)
     if code != 0:
         raise StageFailedError(_failure(params.stage, code=code, log=log))
 
@@ -72,6 +76,12 @@ def _follow(child: subprocess.Popen[bytes], request: dict[str, JSON], *, events:
     for line in child.stdout:
         events(orjson.loads(line))
     return child.wait()
+
+
+def stop_children() -> None:
+    """End every stage process. For signal handlers: a thread that waits for a child can't be interrupted."""
+    for child in list(_children):
+        _stop(child)
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

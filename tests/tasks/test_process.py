@@ -1,17 +1,19 @@
+import importlib
 import os
 import signal
 import subprocess
 import sys
-import textwrap
+import threading
 from pathlib import Path
 
 import orjson
 import pytest
 
+import tasks
 from storage.store import Store
 from tasks.ingest import files_digest
 from tasks.params import IngestParams
-from tasks.process import StageFailedError, run_in_child
+from tasks.process import StageFailedError, run_in_child, stop_children
 from tasks.stage import key_of
 
 
@@ -59,6 +61,7 @@ PARENT = """
 import sys
 import tasks
 tasks.__path__.append(sys.argv[2])
+import tasks
 from storage.store import Store
 from tasks.endless import EndlessParams
 from tasks.process import run_in_child
@@ -67,12 +70,38 @@ run_in_child(EndlessParams(), key="k", inputs={}, store=Store.open(sys.argv[1]),
 """
 
 
-def test_run_in_child__ends_when_its_parent_is_killed(tmp_path):
-    extra = tmp_path / "extra"
-    extra.mkdir()
-    (extra / "endless.py").write_text(ENDLESS)
-    # Python reads this at start: it puts the test's stage where the child looks for stages.
-    (extra / "sitecustomize.py").write_text(textwrap.dedent(f"import tasks; tasks.__path__.append({str(extra)!r})"))
+@pytest.fixture
+def extra(tmp_path):
+    """A folder with the endless stage, which processes that have it on their PYTHONPATH find under `tasks`."""
+    folder = tmp_path / "extra"
+    folder.mkdir()
+    (folder / "endless.py").write_text(ENDLESS)
+    # Python runs this at its start.
+    (folder / "sitecustomize.py").write_text(f"import tasks; tasks.__path__.append({str(folder)!r})")
+    return folder
+
+
+def test_stop_children__ends_a_child_that_a_thread_waits_for(extra, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(extra))
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(extra)])
+    params = importlib.import_module("tasks.endless").EndlessParams()
+    store, started, failures = Store.open(str(tmp_path / "store")), threading.Event(), []
+
+    def run():
+        try:
+            run_in_child(params, key="k", inputs={}, store=store, workers=1, events=lambda _: started.set())
+        except StageFailedError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started.wait()
+    stop_children()
+    thread.join()
+    assert "killed by signal 15" in failures[0]
+
+
+def test_run_in_child__ends_when_its_parent_is_killed(extra, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(extra)}
     command = [sys.executable, "-c", PARENT, str(tmp_path / "store"), str(extra)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
