@@ -123,18 +123,35 @@ def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesize
 def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset: Preset) -> dict[str, Rung]:
     """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos."""
     photos = [synthesized.synthetic]
-    rungs = {"source": _train(run, "source", photos=photos, init=None, prepared=prepared, preset=preset)}
+    rungs = {
+        "source": _train(run, "source", level="source", photos=photos, init=None, prepared=prepared, preset=preset)
+    }
     if synthesized.rendered is None:
         return rungs
     photos = [synthesized.synthetic, synthesized.rendered]
-    rungs["render"] = _train(run, "render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset)
-    for before, name in (("render", "image_level"), ("image_level", "instance_level")):
-        pseudo = _select(run, name, rung=rungs[before], prepared=prepared, boards=synthesized.boards, preset=preset)
-        rungs[name] = _train(run, name, photos=[*photos, pseudo], init=rungs[before], prepared=prepared, preset=preset)
+    rungs["render"] = _train(
+        run, "render", level="render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset
+    )
+    before = "render"
+    for name in (*_image_rounds(preset), "instance_level"):
+        level = "instance_level" if name == "instance_level" else "image_level"
+        rung = rungs[before]
+        pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
+        rungs[name] = _train(
+            run, name, level=level, photos=[*photos, pseudo], init=rung, prepared=prepared, preset=preset
+        )
+        before = name
     return rungs
 
 
-def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset) -> Manifest:
+def _image_rounds(preset: Preset) -> list[str]:
+    """Names of the rounds of select and retrain on whole photos; the last is the ladder's rung `image_level`."""
+    return [*(f"image_level_{number}" for number in range(1, preset.image_rounds)), "image_level"]
+
+
+def _select(
+    run: Runner, name: str, *, level: str, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset
+) -> Manifest:
     def predictions(turns: int) -> Manifest:
         parameters = preset.predict.model_copy(update={"turns": turns})
         title = f"predict.{name}.pool" + (f".turned{turns}" if turns else "")
@@ -142,7 +159,7 @@ def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: M
 
     return run.stage(
         f"select.{name}",
-        preset.select[name],
+        preset.select[level],
         pool=prepared.pool,
         predictions=predictions(0),
         other_views=[predictions(turns) for turns in preset.other_views],
@@ -153,10 +170,17 @@ def _select(run: Runner, name: str, *, rung: Rung, prepared: Prepared, boards: M
 
 
 def _train(
-    run: Runner, name: str, *, photos: list[Manifest], init: Rung | None, prepared: Prepared, preset: Preset
+    run: Runner,
+    name: str,
+    *,
+    level: str,
+    photos: list[Manifest],
+    init: Rung | None,
+    prepared: Prepared,
+    preset: Preset,
 ) -> Rung:
     start = init.checkpoint if init else None
-    checkpoint = run.stage(f"train.{name}", preset.train[name], photos=photos, val=prepared.val, init=start)
+    checkpoint = run.stage(f"train.{name}", preset.train[level], photos=photos, val=prepared.val, init=start)
     return evaluate_rung(run, name, checkpoint=checkpoint, prepared=prepared, preset=preset)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tasks.params import (
     BoardParams,
@@ -30,7 +30,8 @@ from tasks.params import (
 class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
-    `other_views`: quarter turns in which pool photos are predicted again; selection wants the views to agree.
+    `image_rounds`: how often whole photos are selected and learnt from. `other_views`: quarter turns in which pool
+    photos are predicted again; selection wants the views to agree.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +46,7 @@ class Preset(BaseModel):
     train: dict[str, TrainParams]
     select: dict[str, SelectParams]
     predict: PredictParams = PredictParams()
+    image_rounds: int = Field(default=1, ge=1)
     other_views: tuple[Literal[1, 2, 3], ...] = (2,)
     evaluate: EvaluateParams = EvaluateParams()
 
@@ -158,15 +160,16 @@ def gpu() -> Preset:
 
 
 def paper() -> Preset:
-    """The published schedule: ResNet-101 at 800 pixels, batch 8, 180,000 steps, then 14 rounds' worth of 10,000."""
+    """The published schedule: ResNet-101 at 800 pixels, batch 8, 180,000 steps, then 14 rounds of 10,000."""
     base = gpu()
     train = base.train["source"].model_copy(update={"backbone": "resnet101", "batch": 8, "learning_rate": 1e-4})
     return base.model_copy(
         update={
             "name": "paper",
+            "image_rounds": 14,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 140000, 10000), later_rate=5e-5),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=5e-5),
         }
     )
 
