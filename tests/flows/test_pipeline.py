@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from flows.pipeline import _image_rounds
 from flows.presets import PRESETS
 from flows.runner import LookUpRunner, NotCachedError
 from storage.store import Store
@@ -106,3 +107,9 @@ def test_presets__are_complete_and_take_the_seed(name):
     assert {params.seed for params in preset.train.values()} == {7}
     assert preset.compose.seed == preset.evaluate.seed == 7
     assert [len(params.mix) for params in preset.train.values()] == [1, 2, 3, 3]
+
+
+def test_image_rounds__end_in_the_ladders_rung():
+    preset = PRESETS["micro"]().model_copy(update={"image_rounds": 3})
+    assert _image_rounds(preset) == ["image_level_1", "image_level_2", "image_level"]
+    assert len(_image_rounds(PRESETS["paper"]())) == 14
