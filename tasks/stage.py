@@ -19,6 +19,7 @@ from storage.digest import JSON, stage_key
 from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink, StageContext, discard_event
+from tasks.fingerprint import framework_fingerprint, stage_fingerprint
 from tasks.params import StageParams
 
 Input = Manifest | Sequence[Manifest] | None
@@ -154,6 +155,7 @@ def publish(
         "parameters": params.model_dump(mode="json"),
         "inputs": {name: _urls(value) for name, value in inputs.items()},
         "tools": tool_versions(),
+        "code": {"stage": stage_fingerprint(params.stage), "framework": framework_fingerprint()},
         "started": started,
         "seconds": time.time() - started,
     }
