@@ -14,11 +14,15 @@ from typing import Annotated, Literal
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from flows.execution import RunOptions, execute_run
+from flows.execution import execute_run, explain_run
+from flows.explain import Verdict
+from flows.options import RunOptions
 from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
+from flows.refusals import refusal
 from flows.runs import last_run, read_run
 from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
@@ -34,20 +38,40 @@ app = App(name="tally", help=_HELP, help_format="markdown", result_action="retur
 
 
 @app.command
-def run(options: Annotated[RunOptions, Parameter(name="*")]) -> None:
+def run(options: Annotated[RunOptions, Parameter(name="*")], *, explain: bool = False) -> None:
     """Run the whole method on a data set: what is cached is taken from the store, only the rest is computed.
 
     `tally run --dataset DIR --preset cpu` reads DIR (RPC layout, or catalog/SKU/ folders with pool/ and val/),
     keeps artifacts in ./store and writes runs/cpu/ with report.html, metrics.json, the champion and shopping lists.
     Interrupt it whenever you like: the same command goes on from there.
+
+    Args:
+        explain: tell of every stage whether it is cached, and if not what has changed since the last run; run nothing.
     """
     console = Console()
+    if explain or options.dry_run:
+        _print_verdicts(explain_run(options), console=console, all_stages=explain)
+        return
     for kind in (signal.SIGINT, signal.SIGTERM):
         signal.signal(kind, _interrupt)
     with ProgressDisplay(console) as display:
         record = execute_run(options, events=display)
     for line in summary_lines(record, folder=options.folder):
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _print_verdicts(verdicts: list[Verdict], *, console: Console, all_stages: bool) -> None:
+    """One line a stage: hit, miss or depends, and why; without `all_stages` only those that would or may run."""
+    colours = {"hit": "green", "miss": "red", "depends": "yellow"}
+    for one in verdicts:
+        if all_stages or one.verdict != "hit":
+            line = f"[{colours[one.verdict]}]{one.verdict:<8}[/] {one.name:<32} {escape(one.reason)}"
+            console.print(line.rstrip(), highlight=False, soft_wrap=True)
+    counts = {kind: sum(one.verdict == kind for one in verdicts) for kind in colours}
+    console.print(
+        f"{counts['hit']} cached, {counts['miss']} to compute, {counts['depends']} depend on what comes out",
+        highlight=False,
+    )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -182,10 +206,7 @@ def main() -> None:
 def _message(error: Exception) -> str:
     """What is wrong; for options that pydantic refused one line each: the key, what was expected, what it got."""
     refused = next((one for one in (error, error.__cause__) if isinstance(one, ValidationError)), None)
-    if refused is None:
-        return str(error)
-    wrong = refused.errors(include_url=False)
-    return "\n".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}, got {one['input']!r}" for one in wrong)
+    return str(error) if refused is None else refusal(refused)
 
 
 if __name__ == "__main__":

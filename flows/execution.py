@@ -5,61 +5,22 @@ This is what `tally run` and the deployed flow both call.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from flows import pipeline as order
+from flows.explain import ExplainRunner, NothingToStandInError, Verdict
+from flows.options import RunOptions
 from flows.outputs import write_outputs
-from flows.pipeline import DatasetChoice, Outcome
-from flows.presets import PRESETS, Preset
+from flows.parts import PartDoneError, PartRunner
+from flows.pipeline import Outcome
 from flows.runner import LocalRunner, LookUpRunner, NotCachedError, Runner
-from flows.runs import RunRecord, now
-from storage.store import Store
+from flows.runs import RUN_FILE, RunRecord, now, read_run
+from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink, discard_event
 
 Climb = Callable[[Runner], Outcome]
-
-
-class RunOptions(BaseModel):
-    """What a run needs to know; also the form of the deployed flow."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    dataset: str = Field(description="folder of the data set: RPC layout, or catalog/SKU/, pool/, val/, test/")
-    preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="which configuration")
-    name: str = Field(
-        default="", pattern=r"^[A-Za-z0-9._-]*$", description="folder of the run under `runs`; the preset when empty"
-    )
-    store: str = Field(default="store", description="folder or URL of the artifact store")
-    runs: str = Field(default="runs", description="folder of the runs")
-    pool_source: Literal["pool", "test"] = Field(
-        default="pool", description="test: the test photos, without labels, are the pool (transductive)"
-    )
-    seed: int = Field(default=0, ge=0, description="seed of every stage")
-    workers: int = Field(default=0, ge=0, description="parallel workers of a stage; 0: one a processor")
-    refresh: tuple[str, ...] = Field(default=(), description="stages to compute again although they are cached")
-    engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
-
-    @property
-    def folder(self) -> Path:
-        """Where the run's files go."""
-        return Path(self.runs) / (self.name or self.preset)
-
-    @property
-    def choice(self) -> DatasetChoice:
-        """The data set and the pool."""
-        return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source)
-
-    def configuration(self) -> Preset:
-        """The preset with the run's seed in every stage."""
-        return PRESETS[self.preset]().seeded(self.seed)
-
-    def worker_count(self) -> int:
-        """The number of workers: as asked, or one a processor this process may use."""
-        return self.workers or len(os.sched_getaffinity(0))
 
 
 def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> RunRecord:
@@ -72,26 +33,47 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
     store = Store.open(options.store)
     if not options.refresh:
         try:
-            return carry_out(options, run=LookUpRunner(store=store), climb=_climb(options))
+            return carry_out(options, run=LookUpRunner(store=store), climb=climb_of(options), events=events)
         except NotCachedError:
             pass
     if options.engine == "local":
-        run = LocalRunner(
-            store=store, workers=options.worker_count(), refresh=frozenset(options.refresh), events=events
-        )
-        return carry_out(options, run=run, climb=_climb(options))
+        run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=events)
+        return carry_out(options, run=run, climb=climb_of(options), events=events)
     from flows.prefect_flows import pipeline, watched_by
 
     with watched_by(events):
-        return pipeline(options)
+        return pipeline(**options.model_dump())
 
 
-def _climb(options: RunOptions) -> Climb:
+def climb_of(options: RunOptions) -> Climb:
+    """The pipeline of the options, to be run with any runner."""
     return lambda run: order.pipeline(run, choice=options.choice, preset=options.configuration())
 
 
-def carry_out(options: RunOptions, *, run: Runner, climb: Climb) -> RunRecord:
-    """Run the pipeline with one runner, keeping `run.json` up to date, and write the run's outputs."""
+def explain_run(options: RunOptions) -> list[Verdict]:
+    """What a run would do, stage by stage, compared with the last run of its name; computes and writes nothing.
+
+    Raises:
+        ValueError: the data set or an option is wrong.
+    """
+    former = former_manifests(options.folder)
+    part = options.part()
+    runner = ExplainRunner(store=Store.open(options.store), former=former, refresh=part.refresh)
+    # These end the look ahead: what was seen up to there is the answer.
+    with suppress(NothingToStandInError, PartDoneError, DamagedArtifactError):
+        climb_of(options)(PartRunner(inner=runner, part=part) if part.last else runner)
+    return runner.verdicts
+
+
+def former_manifests(folder: Path) -> dict[str, str]:
+    """URLs of the manifests of the run in `folder` by the names of its stages; empty where there is no run."""
+    if not (folder / RUN_FILE).is_file():
+        return {}
+    return {one["name"]: one["manifest"] for one in read_run(folder)["stages"]}
+
+
+def carry_out(options: RunOptions, *, run: Runner, climb: Climb, events: EventSink) -> RunRecord:
+    """Run the pipeline, or the part that was asked for, keeping `run.json` up to date, and write the run's outputs."""
     record = RunRecord(
         name=options.folder.name,
         dataset=str(Path(options.dataset).resolve()),
@@ -101,9 +83,13 @@ def carry_out(options: RunOptions, *, run: Runner, climb: Climb) -> RunRecord:
         results=run.results,
     )
     try:
-        outcome = climb(run)
+        outcome = _climbed(climb, run=PartRunner(inner=run, part=options.part()), events=events)
     except NotCachedError:
         raise
+    except PartDoneError as done:
+        record.state, record.finished = f"completed to {done}", now()
+        record.write(options.folder)
+        return record
     except BaseException as error:
         record.state, record.error, record.finished = "failed", f"{type(error).__name__}: {error}", now()
         record.write(options.folder)
@@ -115,3 +101,16 @@ def carry_out(options: RunOptions, *, run: Runner, climb: Climb) -> RunRecord:
     write_outputs(outcome, record=record, store=run.store, folder=options.folder)
     record.write(options.folder)
     return record
+
+
+def _climbed(climb: Climb, *, run: Runner, events: EventSink) -> Outcome:
+    """The outcome; where a stored file turns out to be damaged, its stage is run again and the climb goes on."""
+    remade: set[str] = set()
+    while True:
+        try:
+            return climb(run)
+        except DamagedArtifactError as error:
+            if error.url in remade or not run.store.discard(error.url):
+                raise
+            remade.add(error.url)
+            events({"kind": "log", "stage": "store", "message": f"{error.url}: {error.problem}; made again"})

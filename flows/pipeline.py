@@ -14,17 +14,19 @@ from flows.runner import Runner
 from storage.digest import JSON
 from storage.manifest import Manifest
 from tasks.ingest import dataset_root, files_digest
-from tasks.params import IngestParams
+from tasks.params import GatherParams, IngestParams
 
 RUNGS = ("source", "render", "image_level", "instance_level")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetChoice:
-    """Which data set, and whether its unlabelled test photos serve as the pool (the paper's transductive setting)."""
+    """Which data set, whether its unlabelled test photos serve as the pool (the paper's transductive setting), and the
+    products whose exemplars are used (empty: all)."""
 
     dataset: str
     pool_source: str = "pool"
+    skus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     _require(catalog, what="exemplars")
     _require(val, what="labelled val photos (the score threshold comes from them)")
     _require(test, what="labelled test photos (the report is about them)")
+    if choice.skus:
+        catalog = run.stage("gather.skus", GatherParams(skus=choice.skus), parts=[catalog])
     coarse = run.stage("coarse", preset.coarse, catalog=catalog)
     network = run.stage("saliency", preset.saliency, catalog=catalog, coarse=coarse)
     masks = run.stage("segment", preset.segment, catalog=catalog, coarse=coarse, network=network)
@@ -133,7 +137,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         run, "render", level="render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset
     )
     before = "render"
-    for name in (*_image_rounds(preset), "instance_level"):
+    for name in (*image_rounds(preset), "instance_level"):
         level = "instance_level" if name == "instance_level" else "image_level"
         rung = rungs[before]
         pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
@@ -144,7 +148,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
     return rungs
 
 
-def _image_rounds(preset: Preset) -> list[str]:
+def image_rounds(preset: Preset) -> list[str]:
     """Names of the rounds of select and retrain on whole photos; the last is the ladder's rung `image_level`."""
     return [*(f"image_level_{number}" for number in range(1, preset.image_rounds)), "image_level"]
 

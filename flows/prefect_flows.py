@@ -6,9 +6,14 @@ results are JSON references, and the store, not Prefect, is the cache.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from inspect import Parameter, Signature
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 
 from flows.environment import set_prefect_defaults
 
@@ -17,13 +22,17 @@ set_prefect_defaults()
 from prefect import flow  # noqa: E402 - the settings above are read at import
 
 from flows import pipeline as order  # noqa: E402
-from flows.execution import RunOptions, carry_out  # noqa: E402
-from flows.pipeline import Outcome, Prepared, Rung, Synthesized  # noqa: E402
+from flows.execution import carry_out  # noqa: E402
+from flows.options import RunOptions  # noqa: E402
+from flows.parts import PartDoneError  # noqa: E402
+from flows.pipeline import Outcome  # noqa: E402
+from flows.refusals import checked  # noqa: E402
 from flows.runner import PrefectRunner, Runner  # noqa: E402
 from flows.runs import RunRecord  # noqa: E402
 from storage.store import Store  # noqa: E402
 from tasks.context import EventSink, discard_event  # noqa: E402
 
+Result = TypeVar("Result")
 _watcher: ContextVar[EventSink] = ContextVar("watcher", default=discard_event)
 
 
@@ -37,37 +46,59 @@ def watched_by(events: EventSink) -> Iterator[None]:
         _watcher.reset(token)
 
 
-@flow(name="pipeline", persist_result=False)
-def pipeline(options: RunOptions) -> RunRecord:
+def takes(options: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: a function of keywords gets the fields of `options` as its signature, types and descriptions included.
+
+    Prefect makes the form of a deployment and the check of its parameters out of the signature.
+    """
+
+    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+        fields = options.model_fields.items()
+        function.__signature__ = Signature([_parameter(name, field) for name, field in fields])  # type: ignore[attr-defined]
+        return function
+
+    return wrap
+
+
+def _parameter(name: str, field: FieldInfo) -> Parameter:
+    default = Parameter.empty if field.is_required() else field.default
+    kind = Annotated[field.annotation, *field.metadata, Field(description=field.description)]  # type: ignore[valid-type]
+    return Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+# Checked by the options themselves, whose words are clearer than Prefect's.
+@flow(name="pipeline", persist_result=False, validate_parameters=False)
+@takes(RunOptions)
+def pipeline(**values: Any) -> RunRecord:  # noqa: ANN401 - the fields of RunOptions
     """Photos in, a trained model, shopping lists and a report out; returns the run's record."""
+    options = checked(RunOptions, values)
     events = _watcher.get()
     run = PrefectRunner(
-        store=Store.open(options.store),
-        workers=options.worker_count(),
-        refresh=frozenset(options.refresh),
-        events=events,
+        store=Store.open(options.store), workers=options.worker_count(), refresh=options.part().refresh, events=events
     )
-    return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options))
+    return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options), events=events)
 
 
 def _climb(run: Runner, *, options: RunOptions) -> Outcome:
     # The sub-flows close over the runner: what a flow takes as a parameter goes to the server and must stay small.
     preset = options.configuration()
+    prepared = _sub_flow("prepare", lambda: order.prepare(run, choice=options.choice, preset=preset))
+    synthesized = _sub_flow("synthesize", lambda: order.synthesize(run, prepared=prepared, preset=preset))
+    rungs = _sub_flow("distill", lambda: order.distill(run, prepared=prepared, synthesized=synthesized, preset=preset))
+    return Outcome(prepared=prepared, synthesized=synthesized, rungs=rungs)
 
-    @flow(name="prepare", persist_result=False)
-    def prepare() -> Prepared:
-        return order.prepare(run, choice=options.choice, preset=preset)
 
-    prepared = prepare()
+def _sub_flow(name: str, work: Callable[[], Result]) -> Result:
+    """Run `work` as a flow of its own name. That a part ends inside it is no failure of the flow."""
 
-    @flow(name="synthesize", persist_result=False)
-    def synthesize() -> Synthesized:
-        return order.synthesize(run, prepared=prepared, preset=preset)
+    @flow(name=name, persist_result=False)
+    def run() -> Result | PartDoneError:
+        try:
+            return work()
+        except PartDoneError as done:
+            return done
 
-    synthesized = synthesize()
-
-    @flow(name="distill", persist_result=False)
-    def distill() -> dict[str, Rung]:
-        return order.distill(run, prepared=prepared, synthesized=synthesized, preset=preset)
-
-    return Outcome(prepared=prepared, synthesized=synthesized, rungs=distill())
+    result = run()
+    if isinstance(result, PartDoneError):
+        raise result
+    return result

@@ -15,7 +15,7 @@ from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink, discard_event
 from tasks.params import StageParams
-from tasks.stage import Input, StageResult, execute, key_of, prefect_task
+from tasks.stage import Input, StageResult, execute, key_of, prefect_task, result_of
 
 
 class NotCachedError(Exception):
@@ -46,16 +46,7 @@ class LookUpRunner:
         found = self.store.find(params.stage, key=key)
         if found is None:
             raise NotCachedError(name)
-        self.results[name] = StageResult(
-            stage=params.stage,
-            key=key,
-            manifest=found.url,
-            content_digest=found.content_digest,
-            rows=len(found.rows),
-            quarantined=sum(row.status == "quarantined" for row in found.rows),
-            cached=True,
-            seconds=float(found.metadata["seconds"]),
-        )
+        self.results[name] = result_of(found, params=params, key=key, cached=True)
         return found
 
 
@@ -76,7 +67,7 @@ class LocalRunner:
             inputs=inputs,
             store=self.store,
             workers=self.workers,
-            refresh=params.stage in self.refresh,
+            refresh=name in self.refresh,
             events=_named(self.events, name),
         )
         return manifest
@@ -102,7 +93,7 @@ class PrefectRunner:
             inputs={key: self._reference(value) for key, value in inputs.items()},
             store_url=self.store.url,
             workers=self.workers,
-            refresh=params.stage in self.refresh,
+            refresh=name in self.refresh,
         )
         reference: dict[str, JSON] = future.result()
         self.results[name] = StageResult(**reference)

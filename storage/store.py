@@ -13,8 +13,10 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -29,7 +31,26 @@ os.umask(_UMASK)
 
 
 class DamagedArtifactError(RuntimeError):
-    """A stored file is missing or its bytes are not those that were written."""
+    """A stored file is missing or its bytes are not those that were written; `url` is where it lies."""
+
+    def __init__(self, url: str, *, problem: str) -> None:
+        """Say what is wrong with the file at `url`."""
+        super().__init__(f"{url}: {problem}; run its stage again")
+        self.url, self.problem = url, problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """Size in bytes, and when it was changed in seconds since 1970."""
+
+    size: int
+    changed: float
+
+
+def _file_of(info: Mapping[str, Any]) -> _File:
+    # Local files have `mtime`, S3's objects `LastModified`; other file systems tell neither.
+    changed = info.get("mtime") or info.get("LastModified") or 0.0
+    return _File(size=int(info["size"]), changed=changed.timestamp() if isinstance(changed, datetime) else changed)
 
 
 class Store:
@@ -57,28 +78,51 @@ class Store:
     def find(self, stage: str, *, key: str) -> Manifest | None:
         """The sound result of a stage key, or None.
 
-        Sound: the manifest is there and whole, and each of its own files is there in its full size. (Bytes are compared
-        with their digest when they are read.)
+        Sound: the manifest is there and whole, and so is each of its own files. A file that was written before the
+        manifest, as it should be, is compared by its size; one that changed afterwards by its digest.
         """
         url = self.manifest_url(stage, key=key)
-        if not self._fs.exists(self._path(url)):
-            return None
         try:
             manifest = self.load(url)
-        except ValueError:
+        except (FileNotFoundError, ValueError):
             return None
-        return manifest if not self.missing(manifest) else None
+        return None if self.damage(manifest) else manifest
+
+    def damage(self, manifest: Manifest) -> str:
+        """What is wrong with the files in the manifest's own folder; empty when nothing is."""
+        damaged = self.damaged(manifest)
+        return f"{len(damaged)} of {len(manifest.rows)} files gone or damaged, first {damaged[0]}" if damaged else ""
 
     def load(self, url: str) -> Manifest:
         """The manifest at `url`. Raises ValueError when it is broken, FileNotFoundError when there is none."""
         return decode_manifest(self._fs.cat_file(self._path(url)), url=url)
 
-    def missing(self, manifest: Manifest) -> list[str]:
-        """The item_ids whose file in the manifest's own folder is absent or has another size."""
-        folder = manifest.url.rsplit("/", 1)[0]
-        sizes = self._sizes(folder)
-        own = (row for row in manifest.rows if row.path and "://" not in row.path)
-        return [row.item_id for row in own if sizes.get(row.path) != row.bytes]
+    def damaged(self, manifest: Manifest) -> list[str]:
+        """The item_ids whose file in the manifest's own folder is absent or not what was written; see `find`."""
+        files = self._files(manifest.url.rsplit("/", 1)[0])
+        published = files.get(MANIFEST_NAME, _File(size=0, changed=0.0)).changed
+        own = [row for row in manifest.rows if row.path and "://" not in row.path]
+        wrong = [row for row in own if row.path not in files or files[row.path].size != row.bytes]
+        later = [row for row in own if row not in wrong and files[row.path].changed > published]
+        changed = [row for row in later if digest_bytes(self.read_url(row.url)) != row.digest]
+        if later and not changed and self._local:
+            # A copied store: everything is right, and need not be read again the next time.
+            os.utime(self._path(manifest.url))
+        return [row.item_id for row in (*wrong, *changed)]
+
+    def discard(self, url: str) -> bool:
+        """Forget the stage result that a damaged file at `url` belongs to, so that its stage runs again.
+
+        Returns whether it was a file of this store; others (a data set's photos) can't be made again.
+        """
+        root = f"{self.url}/artifacts/"
+        if not url.startswith(root):
+            return False
+        stage, key = url.removeprefix(root).split("/")[:2]
+        manifest = self._path(self.manifest_url(stage, key=key))
+        if self._fs.exists(manifest):
+            self._fs.rm_file(manifest)
+        return True
 
     def verify(self, manifest: Manifest) -> list[str]:
         """The item_ids whose file is absent or whose bytes differ from their digest (reads everything)."""
@@ -101,7 +145,7 @@ class Store:
             raise ValueError(f"{row.item_id}: expected a row with a file, got status {row.status!r} ({row.reason})")
         data = self.read_url(row.url)
         if digest_bytes(data) != row.digest:
-            raise DamagedArtifactError(f"{row.url}: its bytes are not those of {row.item_id}; run its stage again")
+            raise DamagedArtifactError(row.url, problem=f"its bytes are not those of {row.item_id}")
         return data
 
     def read_url(self, url: str) -> bytes:
@@ -110,10 +154,12 @@ class Store:
         try:
             return bytes(fs.cat_file(path))
         except (FileNotFoundError, IsADirectoryError) as error:
-            raise DamagedArtifactError(f"{url}: the file is missing; run its stage again") from error
+            raise DamagedArtifactError(url, problem="the file is missing") from error
 
     def begin(self, stage: str, *, key: str) -> Publication:
-        """Start publishing a stage key: whatever an interrupted run left there is swept away first."""
+        """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
+        url = self.manifest_url(stage, key=key)
+        self.discard(url)
         folder = self._path(self.folder_url(stage, key=key))
         if self._fs.exists(folder):
             self._fs.rm(folder, recursive=True)
@@ -147,10 +193,10 @@ class Store:
     def _path(self, url: str) -> str:
         return str(self._fs._strip_protocol(url))
 
-    def _sizes(self, folder: str) -> dict[str, int]:
+    def _files(self, folder: str) -> dict[str, _File]:
         root = self._path(folder).rstrip("/")
         found = self._fs.find(root, detail=True)
-        return {path[len(root) + 1 :]: int(info["size"]) for path, info in found.items()}
+        return {path[len(root) + 1 :]: _file_of(info) for path, info in found.items()}
 
 
 class Publication:

@@ -36,6 +36,13 @@ class IngestParams(StageParams):
     files_digest: str = Field(description="digest of the names, sizes and times of the split's files")
 
 
+class GatherParams(StageParams):
+    """Rows of several manifests as one."""
+
+    stage: ClassVar[str] = "gather"
+    skus: tuple[str, ...] = Field(default=(), description="products whose rows are taken; empty: all rows")
+
+
 class CoarseParams(StageParams):
     """Coarse masks of exemplars: backdrop model and GrabCut."""
 

@@ -19,12 +19,13 @@ import orjson
 
 from storage.digest import JSON
 from storage.manifest import Manifest
-from storage.store import Store
+from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink
 from tasks.params import StageParams
 from tasks.stage import Input, load_input, load_stage, publish
 
 _LOG_TAIL = 20
+_DAMAGED = "damaged"
 _children: set[subprocess.Popen[bytes]] = set()
 
 
@@ -39,6 +40,7 @@ def run_in_child(
 
     Raises:
         StageFailedError: the child failed; the next run goes on from what it left in its scratch folder.
+        DamagedArtifactError: a file that the child read is missing or damaged.
     """
     request = {
         "stage": params.stage,
@@ -74,7 +76,10 @@ def _follow(child: subprocess.Popen[bytes], request: dict[str, JSON], *, events:
     child.stdin.write(orjson.dumps(request) + b"\n")
     child.stdin.flush()
     for line in child.stdout:
-        events(orjson.loads(line))
+        event = orjson.loads(line)
+        if event["kind"] == _DAMAGED:
+            raise DamagedArtifactError(event["url"], problem=event["problem"])
+        events(event)
     return child.wait()
 
 
@@ -123,14 +128,17 @@ def main() -> None:
     request = orjson.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_parent, args=(sys.stdin.fileno(),), daemon=True).start()
     store = Store.open(request["store"])
-    publish(
-        load_stage(request["stage"]).params_class(**request["params"]),
-        key=request["key"],
-        inputs={name: load_input(value, store=store) for name, value in request["inputs"].items()},
-        store=store,
-        workers=request["workers"],
-        events=lambda event: _print_event(event, output=output),
-    )
+    try:
+        publish(
+            load_stage(request["stage"]).params_class(**request["params"]),
+            key=request["key"],
+            inputs={name: load_input(value, store=store) for name, value in request["inputs"].items()},
+            store=store,
+            workers=request["workers"],
+            events=lambda event: _print_event(event, output=output),
+        )
+    except DamagedArtifactError as error:
+        _print_event({"kind": _DAMAGED, "url": error.url, "problem": error.problem}, output=output)
     # Threads of native libraries must not hold up the end, and everything is published.
     os._exit(0)
 

@@ -70,10 +70,29 @@ class StageResult:
         return asdict(self)
 
 
+def result_of(manifest: Manifest, *, params: StageParams, key: str, cached: bool) -> StageResult:
+    """The reference to a stage's manifest."""
+    return StageResult(
+        stage=params.stage,
+        key=key,
+        manifest=manifest.url,
+        content_digest=manifest.content_digest,
+        rows=len(manifest.rows),
+        quarantined=sum(row.status == "quarantined" for row in manifest.rows),
+        cached=cached,
+        seconds=round(float(manifest.metadata["seconds"]), 3),
+    )
+
+
 def key_of(params: StageParams, *, inputs: Mapping[str, Input]) -> str:
     """The stage key of `params` on `inputs`: name, version, parameters and the content digests of the inputs."""
-    digests = {name: _digests(value) for name, value in inputs.items()}
-    return stage_key(params.stage, version=params.version, parameters=params.model_dump(mode="json"), inputs=digests)
+    parameters = params.model_dump(mode="json")
+    return stage_key(params.stage, version=params.version, parameters=parameters, inputs=digests_of(inputs))
+
+
+def digests_of(inputs: Mapping[str, Input]) -> dict[str, str | list[str] | None]:
+    """The content digests of named inputs, as they enter the key."""
+    return {name: _digests(value) for name, value in inputs.items()}
 
 
 def _digests(value: Input) -> str | list[str] | None:
@@ -107,16 +126,7 @@ def execute(
         found = None if refresh else store.find(params.stage, key=key)
         events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
         manifest = found or _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
-    result = StageResult(
-        stage=params.stage,
-        key=key,
-        manifest=manifest.url,
-        content_digest=manifest.content_digest,
-        rows=len(manifest.rows),
-        quarantined=sum(row.status == "quarantined" for row in manifest.rows),
-        cached=found is not None,
-        seconds=round(float(manifest.metadata["seconds"]), 3),
-    )
+    result = result_of(manifest, params=params, key=key, cached=found is not None)
     events({"kind": "end", **result.to_json()})
     return manifest, result
 

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.store import Store
+from tasks import stage as stage_module
+from tests.flows import small_pipeline
+
 SAMPLE = Path(__file__).parents[2] / "sample"
 _PHOTOS = {"val": 4, "test": 5}
 _SKUS = 3
@@ -53,3 +57,11 @@ def micro_run(small_dataset, tmp_path_factory):
     done = tally("run", "--dataset", small_dataset, "--preset", "micro", folder=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty store for the small pipeline."""
+    small_pipeline.COMPUTED.clear()
+    monkeypatch.setattr(stage_module, "load_stage", small_pipeline.STAGES.__getitem__)
+    return Store.open(str(tmp_path / "store"))

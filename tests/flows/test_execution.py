@@ -1,9 +1,10 @@
 import pytest
 import yaml
 
-from flows import execution
+from flows import options
 from flows.environment import set_prefect_defaults
-from flows.execution import RunOptions, execute_run
+from flows.execution import execute_run
+from flows.options import RunOptions
 from flows.runs import read_run
 
 
@@ -38,7 +39,7 @@ def test_deployments__name_flows_that_exist_and_options_that_hold(pytestconfig):
     assert {one["name"] for one in declared["deployments"]} == {"sample", "cpu", "gpu"}
     for one in declared["deployments"]:
         assert one["entrypoint"] == "flows/prefect_flows.py:pipeline"
-        RunOptions(**one["parameters"]["options"])
+        RunOptions(**one["parameters"])
     assert "def pipeline(" in (pytestconfig.rootpath / "flows/prefect_flows.py").read_text()
 
 
@@ -50,6 +51,6 @@ def test_set_prefect_defaults__leaves_a_users_settings_alone():
 
 
 def test_worker_count__is_as_asked_or_one_a_processor(monkeypatch):
-    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(options.os, "sched_getaffinity", lambda _: {0, 1, 2})
     assert RunOptions(dataset="d").worker_count() == 3
     assert RunOptions(dataset="d", workers=2).worker_count() == 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flows.pipeline import _image_rounds
+from flows.pipeline import image_rounds
 from flows.presets import PRESETS
 from flows.runner import LookUpRunner, NotCachedError
 from storage.store import Store
@@ -111,5 +111,5 @@ def test_presets__are_complete_and_take_the_seed(name):
 
 def test_image_rounds__end_in_the_ladders_rung():
     preset = PRESETS["micro"]().model_copy(update={"image_rounds": 3})
-    assert _image_rounds(preset) == ["image_level_1", "image_level_2", "image_level"]
-    assert len(_image_rounds(PRESETS["paper"]())) == 14
+    assert image_rounds(preset) == ["image_level_1", "image_level_2", "image_level"]
+    assert len(image_rounds(PRESETS["paper"]())) == 14

@@ -1,0 +1,85 @@
+"""What a run needs to know: the options of `tally run`, the parameters of its deployments, the form in Prefect's pages.
+
+One model for all three, so that a value is refused in the same words everywhere, before anything starts.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from flows.parts import Part, part_of
+from flows.pipeline import DatasetChoice
+from flows.presets import PRESETS, Preset
+
+Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
+
+
+class RunOptions(BaseModel):
+    """What a run needs to know; also the form of the deployed flow."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str = Field(description="folder of the data set: RPC layout, or catalog/SKU/, pool/, val/, test/")
+    preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="which configuration")
+    name: str = Field(
+        default="", pattern=r"^[A-Za-z0-9._-]*$", description="folder of the run under `runs`; the preset when empty"
+    )
+    store: str = Field(default="store", description="folder or URL of the artifact store")
+    runs: str = Field(default="runs", description="folder of the runs")
+    pool_source: Literal["pool", "test"] = Field(
+        default="pool", description="test: the test photos, without labels, are the pool (transductive)"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of every stage")
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    from_stage: Annotated[str, Parameter(name="--from")] = Field(
+        default="", description="first stage that may be computed; what comes before is only taken from the store"
+    )
+    to_stage: Annotated[str, Parameter(name="--to")] = Field(default="", description="stage after which to stop")
+    only: str = Field(default="", description="the one stage that may be computed; stops after it")
+    refresh: Names = Field(default=(), description="stages to compute again although they are cached")
+    sku: Names = Field(default=(), description="products whose exemplars are used; all when empty")
+    dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
+    engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
+
+    @model_validator(mode="after")
+    def _stages_exist(self) -> RunOptions:
+        if self.only and (self.from_stage or self.to_stage):
+            raise ValueError("only: expected no --from and no --to beside it, got both; --only X is --from X --to X")
+        self.part()
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files go."""
+        return Path(self.runs) / (self.name or self.preset)
+
+    @property
+    def choice(self) -> DatasetChoice:
+        """The data set, the pool and the products."""
+        return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku)
+
+    def configuration(self) -> Preset:
+        """The preset with the run's seed in every stage."""
+        return PRESETS[self.preset]().seeded(self.seed)
+
+    def part(self) -> Part:
+        """Which stages may be computed, which must be, and where the run ends.
+
+        Raises:
+            ValueError: a name is not that of a stage of this run.
+        """
+        return part_of(
+            self.configuration(),
+            first=self.only or self.from_stage,
+            last=self.only or self.to_stage,
+            only=self.only,
+            refresh=self.refresh,
+        )
+
+    def worker_count(self) -> int:
+        """The number of workers: as asked, or one a processor this process may use."""
+        return self.workers or len(os.sched_getaffinity(0))

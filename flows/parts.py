@@ -1,0 +1,101 @@
+"""A part of the pipeline: which stages may be computed, which are computed again, and where a run stops.
+
+Stages are named as in `run.json` (`train.render`), or by their kind alone (`train`), which means all of that kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flows.pipeline import image_rounds
+from flows.presets import Preset
+from flows.runner import Runner
+from storage.manifest import Manifest
+from storage.store import Store
+from tasks.params import StageParams
+from tasks.stage import Input, StageResult, look_up
+
+
+class PartDoneError(Exception):
+    """The last stage that was asked for is done: the rest of the pipeline is not run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Names of stages in a run: those that may be computed, those computed although cached, the last (empty: all)."""
+
+    computed: frozenset[str]
+    refresh: frozenset[str] = frozenset()
+    last: str = ""
+
+
+def stage_names(preset: Preset) -> list[str]:
+    """The names of a run's stages, in their order."""
+    names = [f"ingest.{split}" for split in ("catalog", "pool", "val", "test")]
+    names += ["gather.skus", "coarse", "saliency", "segment", "prune", "board", "compose", "render"]
+    for rung in ("source", "render", *image_rounds(preset), "instance_level"):
+        if rung not in ("source", "render"):
+            turned = [f"predict.{rung}.pool.turned{turns}" for turns in preset.other_views]
+            names += [f"predict.{rung}.pool", *turned, f"select.{rung}"]
+        names += [f"train.{rung}", f"predict.{rung}.val", f"predict.{rung}.test", f"evaluate.{rung}"]
+    return names
+
+
+def part_of(preset: Preset, *, first: str, last: str, only: str, refresh: Sequence[str]) -> Part:
+    """The part of a run that the options name; an empty name leaves that side open.
+
+    Raises:
+        ValueError: a name is not that of a stage of this run.
+    """
+    names = stage_names(preset)
+    begin = names.index(_matching("from", first, names=names)[0]) if first else 0
+    end = _matching("to", last, names=names)[-1] if last else ""
+    allowed = _matching("only", only, names=names) if only else names[begin:]
+    again = [name for one in refresh for name in _matching("refresh", one, names=names)]
+    return Part(computed=frozenset(allowed), refresh=frozenset(again), last=end)
+
+
+def _matching(option: str, wanted: str, *, names: Sequence[str]) -> list[str]:
+    found = [name for name in names if name == wanted or name.startswith(f"{wanted}.")]
+    if not found:
+        kinds = dict.fromkeys(name.split(".")[0] for name in names)
+        raise ValueError(
+            f"{option}: expected a stage ({', '.join(kinds)}) or one place of it such as train.render, got {wanted!r}"
+        )
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRunner:
+    """Runs a part of the pipeline with another runner."""
+
+    inner: Runner
+    part: Part
+
+    @property
+    def store(self) -> Store:
+        """The inner runner's store."""
+        return self.inner.store
+
+    @property
+    def results(self) -> dict[str, StageResult]:
+        """The inner runner's results."""
+        return self.inner.results
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """The result of a stage.
+
+        Raises:
+            ValueError: the stage may not be computed and its result is not in the store.
+            PartDoneError: it was the last.
+        """
+        if name not in self.part.computed and look_up(params, inputs=inputs, store=self.store) is None:
+            raise ValueError(
+                f"{name}: expected its result in the store, as the run starts after it, got none; "
+                f"use --from {name}, or leave --from and --only out"
+            )
+        manifest = self.inner.stage(name, params, **inputs)
+        if name == self.part.last:
+            raise PartDoneError(name)
+        return manifest

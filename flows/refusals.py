@@ -1,0 +1,54 @@
+"""What is wrong with a value that a user gave, in one form everywhere: "key: expected …, got …"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+_EXPECTED = {
+    "missing": "a value",
+    "extra_forbidden": "no such key",
+    "literal_error": "{expected}",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+    "less_than": "less than {lt}",
+    "multiple_of": "a multiple of {multiple_of}",
+}
+
+
+Options = TypeVar("Options", bound=BaseModel)
+
+
+def checked(model: type[Options], values: Mapping[str, Any]) -> Options:
+    """The options that `values` stand for.
+
+    Raises:
+        ValueError: one line for each value that is wrong.
+    """
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ValueError(refusal(error)) from error
+
+
+def refusal(error: ValidationError) -> str:
+    """One line for each value that was refused."""
+    return "\n".join(_line(one) for one in error.errors(include_url=False))
+
+
+def _line(wrong: Mapping[str, Any]) -> str:
+    if wrong["type"] == "value_error":
+        # Raised by our own validators, which write whole lines.
+        return str(wrong["ctx"]["error"])
+    key = ".".join(map(str, wrong["loc"])) or "options"
+    pattern = _EXPECTED.get(wrong["type"])
+    if pattern is None:
+        expected = wrong["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    else:
+        expected = pattern.format(**wrong.get("ctx", {}))
+    got = "nothing" if wrong["type"] == "missing" else repr(wrong["input"])
+    return f"{key}: expected {expected}, got {got}"
