@@ -20,9 +20,12 @@ from flows.environment import set_prefect_defaults
 set_prefect_defaults()
 
 from prefect import flow  # noqa: E402 - the settings above are read at import
+from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.states import Completed  # noqa: E402
 
 from flows import pipeline as order  # noqa: E402
-from flows.execution import carry_out  # noqa: E402
+from flows.execution import carry_out, explain_run  # noqa: E402
 from flows.options import RunOptions  # noqa: E402
 from flows.parts import PartDoneError  # noqa: E402
 from flows.pipeline import Outcome  # noqa: E402
@@ -55,6 +58,9 @@ def takes(options: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[.
     def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
         fields = options.model_fields.items()
         function.__signature__ = Signature([_parameter(name, field) for name, field in fields])  # type: ignore[attr-defined]
+        # Prefect takes descriptions from the docstring.
+        lines = [f"    {name}: {field.description}" for name, field in fields]
+        function.__doc__ = "\n".join([function.__doc__ or "", "", "Args:", *lines])
         return function
 
     return wrap
@@ -69,14 +75,25 @@ def _parameter(name: str, field: FieldInfo) -> Parameter:
 # Checked by the options themselves, whose words are clearer than Prefect's.
 @flow(name="pipeline", persist_result=False, validate_parameters=False)
 @takes(RunOptions)
-def pipeline(**values: Any) -> RunRecord:  # noqa: ANN401 - the fields of RunOptions
+def pipeline(**values: Any) -> RunRecord | State:  # noqa: ANN401 - the fields of RunOptions
     """Photos in, a trained model, shopping lists and a report out; returns the run's record."""
     options = checked(RunOptions, values)
+    if options.dry_run:
+        return _planned(options)
     events = _watcher.get()
     run = PrefectRunner(
         store=Store.open(options.store), workers=options.worker_count(), refresh=options.part().refresh, events=events
     )
     return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options), events=events)
+
+
+def _planned(options: RunOptions) -> State:
+    """What a dry run found out, as a table among the flow run's artifacts and as its state's message."""
+    verdicts = explain_run(options)
+    table = [{"stage": one.name, "verdict": one.verdict, "reason": one.reason} for one in verdicts]
+    create_table_artifact(table, key="dry-run", description="What a run would do")
+    to_compute = [one.name for one in verdicts if one.verdict != "hit"]
+    return Completed(message=f"dry run: {len(to_compute)} of {len(verdicts)} stages may be computed", data=to_compute)
 
 
 def _climb(run: Runner, *, options: RunOptions) -> Outcome:
