@@ -84,7 +84,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def predict(
     photos: str,
     *,
-    model: Path = Path("runs/demo/champion"),
+    model: str = "champion",
+    runs: Path = Path("runs"),
     out: Path = Path("shopping_lists"),
     threshold: float | None = None,
 ) -> None:
@@ -92,20 +93,59 @@ def predict(
 
     Args:
         photos: a photo, a folder of photos, or a quoted glob such as "counter/*.jpg".
-        model: folder of a champion (model.safetensors and model.json), as a run writes it.
+        model: champion (the promoted model), the name of a run, a champion's folder, or an exported .onnx file.
+        runs: folder of the runs.
         out: where annotated photos, shopping_lists.csv and shopping_lists.json go.
         threshold: least score of an item; the model's own, chosen on val, when not given.
     """
+    from flows.champion import resolve_model
     from flows.predict_photos import predict_photos
 
     console = Console()
     with ProgressDisplay(console) as display:
-        done = predict_photos(photos, model=model, out=out, threshold=threshold, events=display)
+        done = predict_photos(
+            photos, model=resolve_model(model, runs=runs), out=out, threshold=threshold, events=display
+        )
     for name, reason in done.skipped:
         console.print(f"[yellow]skipped[/yellow] {name}: {reason}", highlight=False)
     console.print(f"{len(done.lists)} shopping lists in {out}/ ({done.photos_per_second:.1f} photos/s)")
     if not done.lists:
         raise ValueError(f"photos: expected readable JPEG or PNG photos in {photos!r}, got none")
+
+
+@app.command
+def export(
+    *,
+    photos: str,
+    model: str = "champion",
+    runs: Path = Path("runs"),
+    format: Literal["onnx", "torchscript"] = "onnx",
+    precision: Literal["float32", "int8", "bf16"] = "float32",
+    out: Path | None = None,
+) -> None:
+    """Write a model as one file with pre- and post-processing, and check that it reads photos as the model does.
+
+    docs/examples/read_list.py reads a shopping list with the ONNX file, onnxruntime and numpy alone.
+
+    Args:
+        photos: real checkout photos for the check (and to calibrate int8): a photo, a folder or a quoted glob.
+        model: champion (the promoted model), the name of a run, or a champion's folder.
+        runs: folder of the runs.
+        format: onnx or torchscript.
+        precision: float32; int8 (onnx) and bf16 (torchscript) are faster on some processors and not exactly the same.
+        out: the file; model.onnx or model.pt when not given.
+    """
+    from flows.champion import resolve_model
+    from flows.export_model import export_model
+
+    target = out or Path("model.onnx" if format == "onnx" else "model.pt")
+    folder = resolve_model(model, runs=runs)
+    found = export_model(folder, file_format=format, precision=precision, photos=photos, out=target)
+    Console().print(
+        f"{target}: {found.lists} of {found.photos} photos have the same list; boxes within {found.box:.2g} px, "
+        f"scores within {found.score:.1g}",
+        highlight=False,
+    )
 
 
 @app.command

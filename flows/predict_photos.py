@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.champion import load_champion
 from storage.formats.dataset import pictures_in
 from storage.images import Picture, decode_rgb, encode_jpeg
 from storage.store import replace_file
 from tasks.context import EventSink
-from tasks.detection import Detector, PhotoDetections, detect, load_detector
+from tasks.detection import Detector, PhotoDetections, detect
 from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, shopping_list
 
 _BATCH = 8
@@ -44,23 +45,6 @@ def find_photos(photos: str) -> list[Path]:
     if not found:
         raise ValueError(f"photos: expected a photo, a folder of photos or a glob, got nothing for {photos!r}")
     return found
-
-
-def load_champion(folder: Path, *, device: str = "cpu") -> Detector:
-    """The detector in a champion's folder.
-
-    Raises:
-        ValueError: the folder lacks a file, or they don't fit together.
-    """
-    missing = [name for name in ("model.safetensors", "model.json") if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(
-            f"model: expected {folder}/ to hold model.safetensors and model.json, got no {' and no '.join(missing)}; "
-            "`tally run` writes a champion to runs/<name>/champion"
-        )
-    return load_detector(
-        (folder / "model.safetensors").read_bytes(), (folder / "model.json").read_bytes(), device=device
-    )
 
 
 def predict_photos(

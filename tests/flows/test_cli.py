@@ -5,7 +5,7 @@ import pytest
 from flows.cli import EXIT_USAGE, app
 from tests.flows.conftest import tally
 
-COMMANDS = {"run", "predict", "evaluate", "status", "inspect"}
+COMMANDS = {"run", "predict", "export", "evaluate", "status", "inspect"}
 
 
 def test_app__has_these_commands_and_each_has_help():
@@ -19,7 +19,7 @@ def test_app__has_these_commands_and_each_has_help():
     [
         (("run", "--dataset", "nowhere"), "does not exist"),
         (("run", "--dataset", ".", "--preset", "huge"), "huge"),
-        (("predict", "nothing-here"), "expected a photo"),
+        (("predict", "nothing-here"), "expected a run under"),
         (("status",), "expected a run under"),
         (("evaluate", "--results", "r.json", "--annotations", "a.json"), "does not exist"),
     ],
