@@ -149,6 +149,41 @@ def export(
 
 
 @app.command
+def serve(
+    *,
+    model: str = "champion",
+    runs: Path = Path("runs"),
+    host: str = "127.0.0.1",
+    port: int = 8421,
+    token_file: Path | None = None,
+    workers: int = 2,
+) -> None:
+    """Answer HTTP requests: POST /v1/checkout with a photo as the body gives its shopping list.
+
+    /docs describes the interface, /health and /ready tell how it is. A model that changes is loaded without a stop.
+
+    Args:
+        model: champion (the promoted model), the name of a run, a champion's folder, or an exported .onnx file.
+        runs: folder of the runs.
+        host: address to listen on; loopback unless you say otherwise.
+        port: port to listen on.
+        token_file: file with the token that requests must bear (Authorization: Bearer …); without it none is asked for.
+        workers: photos that an .onnx file reads at once.
+    """
+    import uvicorn
+
+    from flows.champion import resolve_model
+    from flows.serve_app import Limits, create_app, read_token
+    from flows.serving import Served, open_reader
+
+    resolve_model(model, runs=runs)
+    served = Served(find=lambda: resolve_model(model, runs=runs), load=lambda path: open_reader(path, workers=workers))
+    Console().print(f"Checkout: http://{host}:{port}/v1/checkout  (Ctrl-C ends it)")
+    web = create_app(served, token=read_token(token_file), limits=Limits())
+    uvicorn.run(web, host=host, port=port, log_level="warning")
+
+
+@app.command
 def evaluate(
     *,
     results: Path,

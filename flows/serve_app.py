@@ -1,0 +1,178 @@
+"""The HTTP endpoint: `POST /v1/checkout` with a photo gives its shopping list. Limits, token, health, readiness.
+
+The photo is the body itself (`curl --data-binary @photo.jpg`). Every upload is checked before it reaches the model: its
+size while it arrives, its pixels by its header, and it is decoded on its own, so that a bad one disturbs no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel
+
+from flows.serving import Batcher, BusyError, Served
+from storage.images import Picture, decode_rgb, picture_size
+from tasks.shopping_list import shopping_list
+
+_BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_BODY = {"requestBody": {"required": True, "content": {"image/jpeg": _BINARY, "image/png": _BINARY}}}
+_BEARER = HTTPBearer(auto_error=False)
+_TEXTS = {
+    401: "no token, or a wrong one",
+    408: "the upload took too long",
+    413: "more bytes or pixels than allowed",
+    415: "not a JPEG or PNG",
+    422: "a truncated or broken picture",
+    503: "no model yet, or too many photos wait",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one upload may be."""
+
+    most_bytes: int = 10_000_000
+    most_pixels: int = 30_000_000
+    seconds: float = 30.0
+    decoding: int = 4
+
+
+class Product(BaseModel):
+    """One line of a shopping list."""
+
+    sku: str
+    name: str
+    count: int
+    confidence: float
+
+
+class Checkout(BaseModel):
+    """A photo's shopping list; `state` is accepted or needs-review, and `reason` says why it needs one."""
+
+    items: int
+    state: str
+    reason: str
+    products: list[Product]
+
+
+class Problem(BaseModel):
+    """What was wrong with a request."""
+
+    detail: str
+
+
+class Status(BaseModel):
+    """How the endpoint is: `loads` counts the models loaded since it started."""
+
+    status: str
+    loads: int
+    problem: str
+
+
+def create_app(served: Served, *, token: str | None, limits: Limits, every: float = 1.0, batch: int = 8) -> FastAPI:
+    """The application. `token` None: everybody may ask; `every`: seconds between two looks at the model's files."""
+    batcher, decoding = Batcher(served=served, batch=batch), asyncio.Semaphore(limits.decoding)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(one) for one in (_refresh(served, every=every), batcher.work())]
+        yield
+        for task in tasks:
+            task.cancel()
+
+    app = FastAPI(title="Tally", summary="Shopping lists off checkout photos", lifespan=lifespan)
+
+    def allowed(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> None:
+        said = given.credentials.encode() if given else b""
+        if token is not None and not secrets.compare_digest(said, token.encode()):
+            raise HTTPException(401, _TEXTS[401], headers={"WWW-Authenticate": "Bearer"})
+
+    responses: dict[int | str, dict[str, Any]] = {
+        code: {"model": Problem, "description": text} for code, text in _TEXTS.items()
+    }
+
+    @app.post("/v1/checkout", dependencies=[Depends(allowed)], openapi_extra=_BODY, responses=responses)
+    async def checkout(request: Request) -> Checkout:
+        """The shopping list of the photo in the body."""
+        if served.reader is None:
+            raise HTTPException(503, "no model yet", headers={"Retry-After": "1"})
+        data = await _upload(request, limits=limits)
+        async with decoding:
+            photo_HW3 = await asyncio.to_thread(_decoded, data, most_pixels=limits.most_pixels)
+        try:
+            reader, (objects, count) = await batcher.read(photo_HW3)
+        except BusyError as error:
+            raise HTTPException(503, "too many photos wait", headers={"Retry-After": "1"}) from error
+        names = {category.sku: category.title for category in reader.categories}
+        one = shopping_list("", objects=objects, threshold=reader.threshold, names=names, count=count)
+        products = [
+            Product(sku=line.sku, name=line.name, count=line.count, confidence=line.confidence) for line in one.products
+        ]
+        return Checkout(items=one.items, state=one.state, reason=one.reason, products=products)
+
+    @app.get("/health")
+    async def health() -> Status:
+        """Whether the process lives."""
+        return Status(status="ok", loads=served.loads, problem=served.problem)
+
+    @app.get("/ready", responses={503: {"model": Problem, "description": "no model yet"}})
+    async def ready() -> Status:
+        """Whether it can read photos."""
+        if served.reader is None:
+            raise HTTPException(503, served.problem or "no model yet")
+        return Status(status="ready", loads=served.loads, problem=served.problem)
+
+    return app
+
+
+async def _refresh(served: Served, *, every: float) -> None:
+    while True:
+        await asyncio.to_thread(served.refresh)
+        await asyncio.sleep(every)
+
+
+async def _upload(request: Request, *, limits: Limits) -> bytes:
+    """The body, given up as soon as it is too large or too slow."""
+    data = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > limits.most_bytes:
+                    raise HTTPException(413, f"photo: expected at most {limits.most_bytes} bytes, got more")
+    except TimeoutError as error:
+        raise HTTPException(408, _TEXTS[408]) from error
+    return bytes(data)
+
+
+def _decoded(data: bytes, *, most_pixels: int) -> Picture:
+    """The photo, or an HTTPException with what is wrong with it."""
+    if not data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")):
+        raise HTTPException(415, "photo: expected a JPEG or PNG as the body")
+    try:
+        width, height = picture_size(data)
+        if width * height > most_pixels:
+            raise HTTPException(413, f"photo: expected at most {most_pixels} pixels, got {width} x {height}")
+        return decode_rgb(data)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+
+
+def read_token(path: Path | None) -> str | None:
+    """The token in a file, None without a file.
+
+    Raises:
+        ValueError: the file is empty.
+    """
+    token = path.read_text().strip() if path else None
+    if token == "":
+        raise ValueError(f"token: expected a token in {path}, got an empty file")
+    return token

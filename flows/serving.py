@@ -1,0 +1,113 @@
+"""What stands behind the HTTP endpoint: a model that is loaded anew when its files change, and batches of photos.
+
+Photos that wait at the same time are read together; a new model takes over between two batches, so that no request is
+dropped. It lies in `flows` because it only wires tasks to the outside: pixels are touched by the tasks it calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.champion import load_champion
+from storage.images import Picture
+from tasks.list_reader import Decided, ListReader, detector_reader, onnx_reader
+
+Signature = tuple[tuple[str, int, int], ...]
+_log = logging.getLogger("tally.serve")
+
+
+class BusyError(Exception):
+    """More photos wait than the endpoint takes on."""
+
+
+def open_reader(path: Path, *, workers: int) -> ListReader:
+    """The reader of an .onnx file or of a champion's folder."""
+    return onnx_reader(path, workers=workers) if path.suffix == ".onnx" else detector_reader(load_champion(path))
+
+
+def signature(path: Path) -> Signature:
+    """Names, sizes and times of a model's files: it changes when one of them is replaced."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    states = [(file, file.stat()) for file in files if file.is_file()]
+    return tuple((file.name, state.st_size, state.st_mtime_ns) for file, state in states)
+
+
+@dataclass(kw_only=True)
+class Served:
+    """The model in service. `find` says where it lies now (the champion may move), `load` opens it."""
+
+    find: Callable[[], Path]
+    load: Callable[[Path], ListReader]
+    reader: ListReader | None = None
+    loads: int = 0
+    problem: str = ""
+    _loaded: tuple[Path, Signature] | None = None
+    _seen: tuple[Path, Signature] | None = None
+
+    def refresh(self) -> None:
+        """Load the model if its files changed and have been still since the last look; a failure keeps the old one."""
+        try:
+            path = self.find()
+            now = (path, signature(path))
+            settled = self.reader is None or now == self._seen
+            self._seen = now
+            if now != self._loaded and settled:
+                self._loaded = now
+                self.reader = self.load(path)
+                self.loads, self.problem = self.loads + 1, ""
+        except (ValueError, OSError) as error:
+            self.problem = str(error)
+            _log.warning("the model could not be loaded, the one before stays: %s", error)
+
+
+@dataclass(kw_only=True)
+class Batcher:
+    """Collects waiting photos, at most `batch` of them, and reads them together in a thread."""
+
+    served: Served
+    batch: int = 8
+    waiting: int = 64
+    _queue: asyncio.Queue[tuple[Picture, asyncio.Future[tuple[ListReader, Decided]]]] = field(
+        default_factory=asyncio.Queue
+    )
+
+    async def read(self, photo_HW3: Picture) -> tuple[ListReader, Decided]:
+        """The photo's products, with the reader that found them.
+
+        Raises:
+            BusyError: too many photos wait.
+        """
+        if self._queue.qsize() >= self.waiting:
+            raise BusyError
+        future: asyncio.Future[tuple[ListReader, Decided]] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((photo_HW3, future))
+        return await future
+
+    async def work(self) -> None:
+        """Read batches until cancelled."""
+        while True:
+            group = [await self._queue.get()]
+            while len(group) < self.batch and not self._queue.empty():
+                group.append(self._queue.get_nowait())
+            await self._read_group(group)
+
+    async def _read_group(self, group: list[tuple[Picture, asyncio.Future[tuple[ListReader, Decided]]]]) -> None:
+        reader = self.served.reader
+        assert reader is not None, "requests are taken only when a model is there"
+        photos = [photo for photo, _ in group]
+        try:
+            decided = await asyncio.to_thread(reader.decide, photos, reader.threshold)
+        except (RuntimeError, ValueError) as error:
+            _log.exception("a batch could not be read")
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(RuntimeError(str(error)))
+            return
+        for (_, future), one in zip(group, decided, strict=True):
+            # A client that went away has cancelled its future.
+            if not future.done():
+                future.set_result((reader, one))

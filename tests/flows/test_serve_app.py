@@ -1,0 +1,168 @@
+import asyncio
+import struct
+import threading
+import time
+import zlib
+
+import httpx
+import numpy as np
+import pytest
+import schemathesis
+import uvicorn
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from flows.serve_app import Limits, create_app
+from flows.serving import Served
+from storage.catalog import Category
+from storage.images import encode_jpeg, encode_png
+from storage.manifest import ManifestObject
+from tasks.list_reader import ListReader
+
+PHOTO = encode_png(np.full((20, 30, 3), 90, np.uint8))
+TOKEN = "a-token"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def reader(sku="tea", batches=None):
+    """A reader that finds one product in every photo, so that the endpoint is tested without a network."""
+
+    def decide(photos, threshold):
+        if batches is not None:
+            batches.append(len(photos))
+            time.sleep(0.02)
+        found = ManifestObject(category=1, sku=sku, box=(1, 1, 9, 9), score=0.9)
+        return [((found,), 1.0) for _ in photos]
+
+    return ListReader(categories=(Category(id=1, sku=sku, name="Green tea"),), threshold=0.5, decide=decide)
+
+
+def application(tmp_path, *, token=TOKEN, load=lambda path: reader(), **limits):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"1")
+    return create_app(Served(find=lambda: model, load=load), token=token, limits=Limits(**limits), every=0.02)
+
+
+@pytest.fixture
+def client(tmp_path):
+    with TestClient(application(tmp_path, most_bytes=20_000, most_pixels=100_000)) as made:
+        wait_until_ready(made)
+        yield made
+
+
+def wait_until_ready(client):
+    for _ in range(200):
+        if client.get("/ready").status_code == 200:
+            return
+        time.sleep(0.01)
+    raise AssertionError("the model was not loaded")
+
+
+def test_checkout__gives_the_list(client):
+    answer = client.post("/v1/checkout", content=PHOTO, headers=HEADERS)
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "items": 1,
+        "state": "accepted",
+        "reason": "",
+        "products": [{"sku": "tea", "name": "Green tea", "count": 1, "confidence": 0.9}],
+    }
+
+
+def png_of(width, height):
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = b"IHDR" + header
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)) + b"IEND"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 415),
+        (b"hello", 415),
+        (b"\xff\xd8" + bytes(30_000), 413),
+        (png_of(60_000, 60_000), 413),
+        (PHOTO[: len(PHOTO) // 2], 422),
+        (encode_jpeg(np.zeros((40, 40, 3), np.uint8))[:200], 422),
+    ],
+)
+def test_checkout__bad_uploads_are_refused_and_the_next_is_served(client, body, status):
+    assert client.post("/v1/checkout", content=body, headers=HEADERS).status_code == status
+    assert client.post("/v1/checkout", content=PHOTO, headers=HEADERS).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer other"}, {"Authorization": "Basic x"}])
+def test_checkout__wants_the_token(client, headers):
+    assert client.post("/v1/checkout", content=PHOTO, headers=headers).status_code == 401
+
+
+def test_checkout__concurrent_requests_share_batches(tmp_path):
+    batches = []
+    app = application(tmp_path, load=lambda path: reader(batches=batches))
+
+    async def ask():
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://tally") as web:
+                while (await web.get("/ready")).status_code != 200:
+                    await asyncio.sleep(0.01)
+                return await asyncio.gather(
+                    *(web.post("/v1/checkout", content=PHOTO, headers=HEADERS) for _ in range(16))
+                )
+
+    assert [one.status_code for one in asyncio.run(ask())] == [200] * 16
+    assert sum(batches) == 16 and len(batches) < 16
+
+
+def test_served__takes_a_changed_model_and_keeps_the_old_one_when_it_is_broken(tmp_path):
+    model = tmp_path / "model.onnx"
+
+    def load(path):
+        text = path.read_text()
+        if text == "broken":
+            raise ValueError("model: broken")
+        return reader(sku=text)
+
+    served = Served(find=lambda: model, load=load)
+    skus = []
+    for text in ("first", "second", "broken", "fourth!"):
+        model.write_text(text)
+        served.refresh()
+        served.refresh()
+        skus.append((served.reader.categories[0].sku, served.problem))
+    assert skus == [("first", ""), ("second", ""), ("second", "model: broken"), ("fourth!", "")]
+
+
+for media_type, data in (("image/png", PHOTO), ("image/jpeg", encode_jpeg(np.zeros((9, 9, 3), np.uint8)))):
+    schemathesis.openapi.media_type(media_type, st.just(data))
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A real server on a free port."""
+    server = uvicorn.Server(uvicorn.Config(application(tmp_path), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        wait_until_ready(client)
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(timeout=5)
+
+
+def test_openapi__holds(address):
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    operations = [one.ok() for one in schema.get_all_operations()]
+    assert len(operations) == 3
+    for operation in operations:
+
+        @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def check(case):
+            case.call_and_validate(headers=HEADERS)
+
+        check()
