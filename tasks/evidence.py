@@ -1,145 +1,101 @@
-"""What the pool says about views: single products cut out of checkout photos, compared with every exemplar's cut-out.
+"""What the pool says about views: pool crops compared with every exemplar's cut-out, and shared among the products.
 
-A product in a checkout photo may be turned by any angle about the camera's axis and stands in another light. So a
-cut-out becomes a small picture of fixed area, its colours divided by those of the ground around it, and pool crops are
-compared at many rotations. No label of any checkout photo is used.
+Both are embedded by a pretrained backbone (`models.embedding`). A product in a checkout photo may be turned by any
+angle about the camera's axis, so crops are compared at many rotations, and the best one counts. No label of any
+checkout photo is used; accepted pseudo-labels may say which product a crop shows.
 
-Shapes: H×W pixels, N exemplars, M crops, R rotations, D descriptor length.
+Shapes: N views, M crops, K products, R rotations, B patches, S side of a patch, C channels, G side of a map, D = C·G².
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.boxes import area, intersection_matrix
-from tasks.coarse import convex_hull, largest_pieces
+
+if TYPE_CHECKING:
+    from models.embedding import CutoutEmbedding
 
 Window = tuple[int, int, int, int]
+Floats = NDArray[np.float32]
 
-GRID = 16
-_LEVELS = ((0.5, 0.0), (0.9, 0.0), (0.9, 0.006), (0.9, 0.012))
-_LEAST_SHARE, _MOST_SHARE, _SOLIDITY = 0.002, 0.15, 0.55
+_BATCH = 32
+_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCrop:
-    """What may be one product of a pool photo: where, and its descriptors at every rotation, float32 [R, D]."""
+    """What may be one product of a pool photo: where, its maps at every rotation, float16 [R, C, G, G], and its SKU
+    if a pseudo-label names it."""
 
     photo: str
     box: Window
-    descriptors_RD: NDArray[np.float32]
+    maps_RCGG: NDArray[np.float16]
+    sku: str | None = None
 
 
-def product_candidates(probability_HW: NDArray[np.float32]) -> list[NDArray[np.bool_]]:
-    """Masks of pieces of a saliency map that may be one product: right size and not cut by the border.
+def embed(network: CutoutEmbedding, patches: Iterable[Floats]) -> Iterator[NDArray[np.float16]]:
+    """Maps [C, G, G] of patches (float32 [S, S, 4], RGB and mask), computed in batches."""
+    import torch
 
-    Products that touch come apart at a higher threshold, or when the map is eroded; all versions of a piece that differ
-    are candidates, and which of them is a product shows when they are compared with the catalog.
+    waiting = iter(patches)
+    while batch := list(islice(waiting, _BATCH)):
+        planes_B4SS = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2)
+        yield from network(planes_B4SS[:, :3], planes_B4SS[:, 3:]).numpy().astype(np.float16)
+
+
+def channel_scale(crops: Sequence[PoolCrop]) -> Floats:
+    """Standard deviation of each channel over the pool's crops, float32 [C]: every channel is to count alike.
+
+    It comes from the pool alone, so a longer catalog changes no distance.
     """
-    low_HW = probability_HW > 0.5
-    found: list[NDArray[np.bool_]] = []
-    for threshold, erosion in _LEVELS:
-        radius = round(erosion * max(probability_HW.shape))
-        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        eroded_HW = cv2.erode((probability_HW > threshold).astype(np.uint8), kernel)
-        count, pieces_HW, stats, _ = cv2.connectedComponentsWithStats(eroded_HW, connectivity=4)
-        for index in range(1, count):
-            if stats[index, cv2.CC_STAT_AREA] < 0.5 * _LEAST_SHARE * probability_HW.size:
-                continue
-            # A pixel more than was eroded: the higher threshold took the rim.
-            grown_HW = cv2.dilate((pieces_HW == index).astype(np.uint8), kernel)
-            mask_HW = low_HW & (cv2.dilate(grown_HW, np.ones((3, 3), np.uint8)) > 0)
-            if _may_be_product(mask_HW) and not any(_iou(mask_HW, other_HW) > 0.8 for other_HW in found):
-                found.append(mask_HW)
-    return found
+    sums = [
+        (maps.sum((0, 2, 3)), (maps**2).sum((0, 2, 3)))
+        for maps in (crop.maps_RCGG.astype(np.float32) for crop in crops)
+    ]
+    count = len(crops) * crops[0].maps_RCGG[:, 0].size
+    mean_C, square_C = (np.sum(part, axis=0) / count for part in zip(*sums, strict=True))
+    return np.asarray(np.sqrt(np.maximum(square_C - mean_C**2, 1e-6)), np.float32)
 
 
-def _may_be_product(mask_HW: NDArray[np.bool_]) -> bool:
-    x, y, across, down = cv2.boundingRect(mask_HW.astype(np.uint8))
-    height, width = mask_HW.shape
-    filled = float(mask_HW.sum())
-    if x == 0 or y == 0 or x + across == width or y + down == height:
-        return False
-    return _LEAST_SHARE <= filled / mask_HW.size <= _MOST_SHARE and filled >= _SOLIDITY * convex_hull(mask_HW).sum()
+def vectors(maps_NCGG: NDArray[np.floating], *, scale_C: Floats) -> Floats:
+    """Maps as vectors float32 [N, D], whose length is the square root of the scaled map's.
 
-
-def _iou(mask_HW: NDArray[np.bool_], other_HW: NDArray[np.bool_]) -> float:
-    return float((mask_HW & other_HW).sum() / (mask_HW | other_HW).sum())
-
-
-def neutralised(photo_HW3: NDArray[np.uint8], mask_HW: NDArray[np.bool_], *, ring: int) -> NDArray[np.float32]:
-    """The photo as if the ground around the mask were light grey: float32 RGB, the ground's brightest half at 0.8."""
-    near_HW = cv2.dilate(mask_HW.astype(np.uint8), np.ones((2 * ring + 1,) * 2, np.uint8)).astype(bool)
-    ground_N3 = photo_HW3[near_HW & ~mask_HW].astype(np.float32)
-    if not len(ground_N3):
-        return photo_HW3.astype(np.float32) / np.float32(255)
-    # The darker half is shadow, or another product.
-    bright_N3 = ground_N3[ground_N3.sum(axis=1) >= np.median(ground_N3.sum(axis=1))]
-    gain_3 = 0.8 / np.maximum(np.median(bright_N3, axis=0), 20)
-    return np.asarray(photo_HW3 * gain_3, np.float32)
-
-
-def describe(
-    photo_HW3: NDArray[np.float32], mask_HW: NDArray[np.bool_], *, rotations: int, grid: int = GRID
-) -> NDArray[np.float32]:
-    """Descriptors of a cut-out at evenly spaced rotations, float32 [rotations, D].
-
-    The cut-out is scaled to a fixed area, centred, turned; what counts is its outline and, inside, its Lab colours.
-    The squared distance of two descriptors is about the mean squared difference over the cut-out's pixels.
+    Bare surfaces have short maps and noisy directions, print has long ones: distances of plain maps favour the bare
+    views, distances of unit vectors the printed ones. The square root lies between.
     """
-    pixels = max(1, int(mask_HW.sum()))
-    rows, columns = np.nonzero(mask_HW)
-    centre = (float(columns.mean()), float(rows.mean()))
-    fine = 4 * grid
-    scale = 0.52 * fine / np.sqrt(pixels)
-    lab_HW3 = cv2.cvtColor(np.clip(photo_HW3, 0, 1), cv2.COLOR_RGB2LAB)
-    planes_HW4 = np.dstack([lab_HW3 / 100, np.ones_like(lab_HW3[..., :1])]) * mask_HW[..., None]
-    planes_HW4 = planes_HW4.astype(np.float32)
-    if scale < 1:
-        planes_HW4 = cv2.GaussianBlur(planes_HW4, (0, 0), 0.4 / scale)
-    made = []
-    for turn in range(rotations):
-        matrix_23 = cv2.getRotationMatrix2D(centre, 360 * turn / rotations, scale)
-        matrix_23 = matrix_23 + np.array([[0, 0, fine / 2 - centre[0]], [0, 0, fine / 2 - centre[1]]])
-        turned_HW4 = cv2.resize(
-            cv2.warpAffine(planes_HW4, matrix_23, (fine, fine)), (grid, grid), interpolation=cv2.INTER_AREA
-        )
-        made.append(_weigh(np.asarray(turned_HW4, np.float32)))
-    return np.stack(made)
+    flat_ND = (maps_NCGG.astype(np.float32) / scale_C[:, None, None]).reshape(len(maps_NCGG), -1)
+    length_N1 = np.linalg.norm(flat_ND, axis=1, keepdims=True)
+    return np.asarray(flat_ND / np.sqrt(np.maximum(length_N1, 1e-6)), np.float32)
 
 
-def _weigh(planes_HW4: NDArray[np.float32]) -> NDArray[np.float32]:
-    lightness, a, b, mask = np.moveaxis(planes_HW4, -1, 0)
-    mean = lightness.sum() / max(1e-6, float(mask.sum()))
-    # The light's strength differs within and between photos: the mean lightness counts less than its pattern.
-    vector = np.stack([lightness - 0.7 * mean * mask, 1.5 * a, 1.5 * b, 0.35 * mask])
-    return (vector / np.sqrt(max(1e-6, float(mask.sum())))).ravel()
-
-
-def distances(descriptors_ND: NDArray[np.float32], crops: Sequence[PoolCrop]) -> NDArray[np.float32]:
-    """Distance of every exemplar to every crop at the best rotation, float32 [N, M]."""
-    out_NM = np.empty((len(descriptors_ND), len(crops)), np.float32)
-    squares_N = (descriptors_ND**2).sum(axis=1)
-    for index, crop in enumerate(crops):
-        squared_NR = (
-            squares_N[:, None] + (crop.descriptors_RD**2).sum(axis=1) - 2 * descriptors_ND @ crop.descriptors_RD.T
-        )
-        out_NM[:, index] = np.sqrt(np.maximum(squared_NR.min(axis=1), 0))
+def distances(views_ND: Floats, turned_MRD: NDArray[np.float16]) -> Floats:
+    """Euclidean distance of every view to every crop at its best rotation, float32 [N, M]; some crops at a time."""
+    squares_N1 = (views_ND**2).sum(axis=1)[:, None]
+    out_NM = np.empty((len(views_ND), len(turned_MRD)), np.float32)
+    for start in range(0, len(turned_MRD), _BLOCK):
+        some_MRD = turned_MRD[start : start + _BLOCK].astype(np.float32)
+        turned_XD = some_MRD.reshape(-1, some_MRD.shape[-1])
+        squared_NX = squares_N1 + (turned_XD**2).sum(axis=1) - 2 * views_ND @ turned_XD.T
+        nearest_NM = squared_NX.reshape(len(views_ND), len(some_MRD), -1).min(axis=2)
+        out_NM[:, start : start + _BLOCK] = np.sqrt(np.maximum(nearest_NM, 0))
     return out_NM
 
 
-def best_apart(distance_NM: NDArray[np.float32], crops: Sequence[PoolCrop], *, overlap: float = 0.5) -> list[int]:
+def best_apart(nearest_M: Floats, crops: Sequence[PoolCrop], *, overlap: float = 0.5) -> list[int]:
     """Which candidates are kept where several of a photo overlap: those that resemble some view most, in their order.
 
     Args:
+        nearest_M: each crop's distance to its nearest view.
+        crops: the candidates.
         overlap: most shared area of two that are kept, as a share of the smaller box.
     """
-    nearest_M = distance_NM.min(axis=0)
     boxes_M4 = np.array([crop.box for crop in crops], np.float32)
     sizes_M = area(boxes_M4)
     by_photo: dict[str, list[int]] = {}
@@ -148,34 +104,38 @@ def best_apart(distance_NM: NDArray[np.float32], crops: Sequence[PoolCrop], *, o
         shared_1K = intersection_matrix(boxes_M4[index : index + 1], boxes_M4[kept])
         if not kept or (shared_1K[0] <= overlap * np.minimum(sizes_M[index], sizes_M[kept])).all():
             kept.append(int(index))
-    return sorted(index for kept in by_photo.values() for index in kept)
+    return sorted(chain.from_iterable(by_photo.values()))
 
 
-def evidence(
-    distance_NM: NDArray[np.float32], skus_N: NDArray[np.int64], *, sharpness: float = 30.0, distrust: float = 16.0
-) -> NDArray[np.float32]:
-    """How often the pool shows each view, float32 [N] >= 0: crops that look like it and like no other product.
+def claims(best_KM: Floats, *, owners_M: NDArray[np.int64], sharpness: float, distrust: float) -> Floats:
+    """What each product may claim of each crop, float32 [K, M] in [0, 1].
 
-    Every crop is shared among the products by how near their best view is (so look-alikes share it), and within the
-    product goes to the views that are about as near as the best one.
+    A crop is shared among the products by how near their best view is, so look-alikes share it; a crop whose product is
+    known goes to that product.
 
     Args:
-        distance_NM: as `distances` returns it, M > 0.
-        skus_N: index of each exemplar's product, 0..K-1, each at least once.
-        sharpness: how fast a view's share falls, per relative excess over the crop's best distance.
+        best_KM: distance of each crop to each product's nearest view.
+        owners_M: each crop's product where it is known, otherwise -1.
+        sharpness: how fast a share falls, per relative excess over the crop's best distance.
         distrust: how fast a crop's say falls, per relative excess over the median crop's best distance: a crop that
             resembles nothing is two products, or half of one.
     """
-    products = int(skus_N.max()) + 1
-    best_KM = np.maximum(np.stack([distance_NM[skus_N == sku].min(axis=0) for sku in range(products)]), 1e-6)
+    products, crops = best_KM.shape
+    best_KM = np.maximum(best_KM, 1e-6)
     nearest_M = best_KM.min(axis=0)
     share_KM = np.exp(-sharpness * (best_KM / nearest_M - 1))
     share_KM /= share_KM.sum(axis=0)
-    trust_M = np.exp(-distrust * np.maximum(0, nearest_M / np.median(nearest_M) - 1))
-    near_NM = np.exp(-sharpness * (distance_NM / best_KM[skus_N] - 1))
-    return np.asarray((near_NM * share_KM[skus_N] * trust_M).sum(axis=1), np.float32)
+    known_M = owners_M >= 0
+    share_KM[:, known_M] = np.arange(products)[:, None] == owners_M[known_M]
+    own_M = np.where(known_M, best_KM[owners_M, np.arange(crops)], nearest_M)
+    trust_M = np.exp(-distrust * np.maximum(0, own_M / np.median(own_M) - 1))
+    return np.asarray(share_KM * trust_M, np.float32)
 
 
-def product_mask(alpha_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """The hard mask of an alpha plane: at least half opaque, without specks."""
-    return largest_pieces(alpha_HW > 127)
+def evidence(distance_NM: Floats, claim_M: Floats, *, sharpness: float) -> Floats:
+    """How often the pool shows each view of one product, float32 [N] >= 0.
+
+    What the product may claim of a crop goes to the views that are about as near as its nearest one.
+    """
+    best_M = np.maximum(distance_NM.min(axis=0), 1e-6)
+    return np.asarray((np.exp(-sharpness * (distance_NM / best_M - 1)) * claim_M).sum(axis=1), np.float32)

@@ -8,32 +8,39 @@ Shapes: H×W pixels, N views, M pool crops.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.digest import JSON
 from storage.images import encode_png
-from storage.manifest import Manifest, ManifestRow
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.cutouts import mask_in_box, neutral_patch, product_candidates, product_mask, turned
 from tasks.evidence import (
+    Floats,
     PoolCrop,
     best_apart,
-    describe,
+    channel_scale,
+    claims,
     distances,
+    embed,
     evidence,
-    neutralised,
-    product_candidates,
-    product_mask,
+    vectors,
 )
 from tasks.params import PruneParams
 from tasks.stage import stage
 
 if TYPE_CHECKING:
-    from models.saliency import SaliencyNet
+    from models.embedding import CutoutEmbedding
     from tasks.context import StageContext
+
+_NEAREST = 3
+_DISTANCES = "distances.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,19 @@ class Decision:
     score: float
     weight: float
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A pool crop that a view was compared with, and how far it is."""
+
+    crop: PoolCrop
+    distance: float
+
+    def to_json(self) -> dict[str, JSON]:
+        """Photo, box (xyxy, pixels), distance and, where a pseudo-label named it, SKU."""
+        named = {"sku": self.crop.sku} if self.crop.sku else {}
+        return {"photo": self.crop.photo, "box": list(self.crop.box), "distance": round(self.distance, 4), **named}
 
 
 def area_rule(areas_N: Sequence[float], *, ratio: float) -> list[Decision]:
@@ -94,79 +114,173 @@ def sprite(photo_HW3: NDArray[np.uint8], alpha_HW: NDArray[np.uint8]) -> tuple[N
     return rgba_hw4, (x, y)
 
 
-def pool_crops(
-    network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, photo: str, working_size: int, rotations: int
-) -> list[PoolCrop]:
-    """What may be single products of one pool photo, found by the saliency network, with their descriptors."""
-    from tasks.saliency import predict_saliency
+@dataclass(frozen=True, kw_only=True)
+class PoolViews:
+    """The pool's crops, ready for comparison: `turned_MRD` are their vectors at every rotation, float16."""
 
-    probability_HW = predict_saliency(network, photo_HW3, working_size=working_size)
+    crops: list[PoolCrop]
+    turned_MRD: NDArray[np.float16]
+    scale_C: Floats
+
+
+def pool_crops(
+    photo_HW3: NDArray[np.uint8],
+    *,
+    probability_HW: NDArray[np.float32],
+    embedding: CutoutEmbedding,
+    photo: str,
+    rotations: int,
+    labels: Sequence[ManifestObject] | None = None,
+) -> list[PoolCrop]:
+    """What may be single products of a pool photo by its saliency map; given pseudo-labels, what they say is there."""
+    if labels is None:
+        found: list[tuple[NDArray[np.bool_], str | None]] = [
+            (mask_HW, None) for mask_HW in product_candidates(probability_HW)
+        ]
+    else:
+        cut = [(mask_in_box(probability_HW, item.box), item.sku) for item in labels]
+        found = [(mask_HW, sku) for mask_HW, sku in cut if mask_HW is not None]
     crops = []
-    for mask_HW in product_candidates(probability_HW):
+    for mask_HW, sku in found:
         x, y, across, down = cv2.boundingRect(mask_HW.astype(np.uint8))
-        ring = max(3, max(across, down) // 12)
-        left, top = max(0, x - ring - 1), max(0, y - ring - 1)
-        part = np.s_[top : y + down + ring + 1, left : x + across + ring + 1]
-        plain_hw3 = neutralised(photo_HW3[part], mask_HW[part], ring=ring)
-        crops.append(
-            PoolCrop(photo, (x, y, x + across, y + down), describe(plain_hw3, mask_HW[part], rotations=rotations))
-        )
+        maps = list(embed(embedding, turned(neutral_patch(photo_HW3, mask_HW), rotations=rotations)))
+        crops.append(PoolCrop(photo, (x, y, x + across, y + down), np.stack(maps), sku))
     return crops
 
 
-def view_descriptor(photo_HW3: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Descriptor of an exemplar's cut-out, as pool crops have one for every rotation: float32 [D]."""
-    x, y, across, down = cv2.boundingRect(mask_HW.astype(np.uint8))
-    ring = max(3, max(across, down) // 12)
-    part = np.s_[max(0, y - ring - 1) : y + down + ring + 1, max(0, x - ring - 1) : x + across + ring + 1]
-    return describe(neutralised(photo_HW3[part], mask_HW[part], ring=ring), mask_HW[part], rotations=1)[0]
+def accepted_labels(pseudo: Manifest) -> dict[str, list[ManifestObject]]:
+    """The trusted detections of `select`, by pool photo; photos that were not taken are left out."""
+    return {row.parents[0]: [item for item in row.objects if item.status == "ok"] for row in pseudo.ok}
 
 
-def _collect_crops(context: StageContext, *, params: PruneParams, pool: Manifest, network: Manifest) -> list[PoolCrop]:
-    import torch
+def _collect_crops(
+    context: StageContext,
+    *,
+    params: PruneParams,
+    pool: Manifest,
+    network: Manifest,
+    pseudo: Manifest | None,
+    embedding: CutoutEmbedding,
+) -> list[PoolCrop]:
+    from tasks.saliency import predict_saliency, read_network
 
-    from tasks.saliency import read_network
-
-    torch.set_num_threads(1)
     net = read_network(context, network)
-    chosen = context.generator("pool").permutation(len(pool.ok))[: params.photos]
+    labels = None if pseudo is None else accepted_labels(pseudo)
+    usable = [row for row in pool.ok if labels is None or labels.get(row.item_id)]
+    chosen = context.generator("pool").permutation(len(usable))[: params.photos]
 
     def crops_of(row: ManifestRow) -> list[PoolCrop]:
+        photo_HW3 = context.read_rgb(row)
         return pool_crops(
-            net, context.read_rgb(row), photo=row.item_id, working_size=params.working_size, rotations=params.rotations
+            photo_HW3,
+            probability_HW=predict_saliency(net, photo_HW3, working_size=params.working_size),
+            embedding=embedding,
+            photo=row.item_id,
+            rotations=params.rotations,
+            labels=None if labels is None else labels[row.item_id],
         )
 
-    rows = [pool.ok[int(index)] for index in sorted(chosen)]
-    return [crop for crops in context.map(crops_of, rows, what="pool photos") for crop in crops][: params.crops]
+    # In random order: when there are more crops than are compared, they come from all over the pool.
+    made = context.map(crops_of, [usable[int(index)] for index in chosen], what="pool photos")
+    return list(islice(chain.from_iterable(made), params.crops))
+
+
+def _pool_views(crops: list[PoolCrop]) -> PoolViews:
+    scale_C = channel_scale(crops)
+    turned_MRD = np.stack([vectors(crop.maps_RCGG, scale_C=scale_C).astype(np.float16) for crop in crops])
+    return PoolViews(crops=crops, turned_MRD=turned_MRD, scale_C=scale_C)
+
+
+def _measure(
+    context: StageContext,
+    rows_by_sku: Mapping[str, Sequence[ManifestRow]],
+    *,
+    catalog: Manifest,
+    views: PoolViews,
+    embedding: CutoutEmbedding,
+) -> NDArray[np.float32]:
+    """Distances [N, M] of all views, product after product; on disk: memory is flat however long the catalog is."""
+    count = sum(map(len, rows_by_sku.values()))
+    shape = (count, len(views.crops))
+    distance_NM = np.lib.format.open_memmap(context.scratch / _DISTANCES, mode="w+", dtype=np.float32, shape=shape)
+
+    def measure(rows: Sequence[ManifestRow]) -> NDArray[np.float32]:
+        patches = (
+            turned(
+                neutral_patch(context.read_rgb(catalog.row(row.parents[0])), product_mask(context.read_grey(row))),
+                rotations=1,
+            )[0]
+            for row in rows
+        )
+        maps_NCGG = np.stack(list(embed(embedding, patches)))
+        return distances(vectors(maps_NCGG, scale_C=views.scale_C), views.turned_MRD)
+
+    start = 0
+    for block_NM in context.map(measure, list(rows_by_sku.values()), what="products compared"):
+        distance_NM[start : start + len(block_NM)] = block_NM
+        start += len(block_NM)
+    return distance_NM
 
 
 def _decide_by_evidence(
+    context: StageContext,
+    rows_by_sku: Mapping[str, Sequence[ManifestRow]],
+    *,
+    params: PruneParams,
+    views: PoolViews,
+    distance_NM: NDArray[np.float32],
+) -> dict[str, tuple[Decision, list[Near]]]:
+    """Decisions of all views by item_id, each with its nearest pool crops."""
+    ends = np.cumsum([len(rows) for rows in rows_by_sku.values()])
+    spans = [slice(end - len(rows), end) for end, rows in zip(ends, rows_by_sku.values(), strict=True)]
+    best_KM = np.stack([distance_NM[span].min(axis=0) for span in spans])
+    apart = best_apart(best_KM.min(axis=0), views.crops)
+    names = {sku: index for index, sku in enumerate(rows_by_sku)}
+    owners_M = np.array([names.get(views.crops[index].sku or "", -1) for index in apart], np.int64)
+    claim_KM = claims(best_KM[:, apart], owners_M=owners_M, sharpness=params.sharpness, distrust=params.distrust)
+    context.report(pool_crops=len(apart), candidates=len(views.crops))
+    decided: dict[str, tuple[Decision, list[Near]]] = {}
+    for rows, span, claim_M in zip(rows_by_sku.values(), spans, claim_KM, strict=True):
+        block_NM = distance_NM[span][:, apart]
+        evidence_N = evidence(block_NM, claim_M, sharpness=params.sharpness)
+        made = evidence_rule(evidence_N.tolist(), share=params.share, least_views=params.least_views)
+        order_N3 = np.argsort(block_NM, axis=1, kind="stable")[:, :_NEAREST]
+        for row, one, block_M, order_3 in zip(rows, made, block_NM, order_N3, strict=True):
+            near = [Near(crop=views.crops[apart[index]], distance=float(block_M[index])) for index in order_3]
+            decided[row.item_id] = (one, near)
+    return decided
+
+
+def _by_evidence(
     context: StageContext,
     masks: Sequence[ManifestRow],
     *,
     params: PruneParams,
     catalog: Manifest,
-    crops: list[PoolCrop],
-) -> tuple[dict[str, Decision], dict[str, list[int]]]:
-    """Decisions of all views, and for each its nearest pool crops."""
+    pool: Manifest,
+    network: Manifest,
+    pseudo: Manifest | None,
+) -> dict[str, tuple[Decision, list[Near]]] | None:
+    """Decisions by what the pool shows, or None if it shows nothing."""
+    import torch
 
-    def descriptor(row: ManifestRow) -> NDArray[np.float32]:
-        return view_descriptor(context.read_rgb(catalog.row(row.parents[0])), product_mask(context.read_grey(row)))
+    from models.embedding import CutoutEmbedding
 
-    descriptors_ND = np.stack(list(context.map(descriptor, masks, what="views")))
-    names = sorted({row.sku or "" for row in masks})
-    skus_N = np.array([names.index(row.sku or "") for row in masks])
-    distance_NM = distances(descriptors_ND, crops)
-    apart = best_apart(distance_NM, crops)
-    distance_NM = distance_NM[:, apart]
-    evidence_N = evidence(distance_NM, skus_N)
-    decisions: dict[str, Decision] = {}
-    for index in range(len(names)):
-        views = np.flatnonzero(skus_N == index)
-        made = evidence_rule(evidence_N[views].tolist(), share=params.share, least_views=params.least_views)
-        decisions.update({masks[int(view)].item_id: one for view, one in zip(views, made, strict=True)})
-    nearest_N3 = np.argsort(distance_NM, axis=1, kind="stable")[:, :3]
-    return decisions, {row.item_id: [apart[one] for one in near] for row, near in zip(masks, nearest_N3, strict=True)}
+    # Photos go to the workers one by one: a row must not depend on how many there are.
+    torch.set_num_threads(1)
+    embedding = CutoutEmbedding(backbone=params.backbone)
+    crops = _collect_crops(context, params=params, pool=pool, network=network, pseudo=pseudo, embedding=embedding)
+    if not crops or not masks:
+        context.log("the pool shows no single product: every view is kept")
+        return None
+    by_sku: dict[str, list[ManifestRow]] = {}
+    for row in masks:
+        by_sku.setdefault(row.sku or "", []).append(row)
+    views = _pool_views(crops)
+    distance_NM = _measure(context, by_sku, catalog=catalog, views=views, embedding=embedding)
+    decided = _decide_by_evidence(context, by_sku, params=params, views=views, distance_NM=distance_NM)
+    (context.scratch / _DISTANCES).unlink()
+    return decided
 
 
 def _decide_alone(masks: Sequence[ManifestRow], *, params: PruneParams) -> dict[str, Decision]:
@@ -182,6 +296,17 @@ def _decide_alone(masks: Sequence[ManifestRow], *, params: PruneParams) -> dict[
     return decisions
 
 
+def unchanged_products(masks: Sequence[ManifestRow], previous: Manifest) -> set[str]:
+    """Products whose masks are those that an earlier result of this stage decided on: their rows can stay."""
+    earlier: dict[str, set[tuple[str, str]]] = {}
+    for row in previous.rows:
+        earlier.setdefault(row.sku or "", set()).add((row.parents[1], str(row.attributes["mask"])))
+    now: dict[str, set[tuple[str, str]]] = {}
+    for row in masks:
+        now.setdefault(row.sku or "", set()).add((row.item_id, row.digest))
+    return {sku for sku, views in now.items() if earlier.get(sku) == views}
+
+
 @stage(PruneParams)
 def prune(
     context: StageContext,
@@ -191,32 +316,50 @@ def prune(
     masks: Manifest,
     pool: Manifest | None = None,
     network: Manifest | None = None,
+    pseudo: Manifest | None = None,
+    previous: Manifest | None = None,
 ) -> None:
-    """One row a mask, `pose/<stem>`: the sprite's RGBA PNG with its weight, or "dropped" with the reason."""
-    crops: list[PoolCrop] = []
+    """One row a mask, `pose/<stem>`: the sprite's RGBA PNG with its weight, or "dropped" with the reason.
+
+    `pseudo`, a result of `select`, weighs views by accepted pseudo-labels in place of unnamed crops. With `previous`,
+    this stage's result on a shorter catalog, the products decided there keep their rows and files; new ones compete
+    with all of them.
+    """
+    decided = None
     if params.rule == "evidence" and pool is not None and network is not None:
-        crops = _collect_crops(context, params=params, pool=pool, network=network)
-        context.report(pool_crops=len(crops))
-        if not crops:
-            context.log("the pool shows no single product: every view is kept")
-    nearest: dict[str, list[int]] = {}
-    if crops and masks.ok:
-        decisions, nearest = _decide_by_evidence(context, masks.ok, params=params, catalog=catalog, crops=crops)
-    else:
-        decisions = _decide_alone(masks.ok, params=params)
+        decided = _by_evidence(
+            context, masks.ok, params=params, catalog=catalog, pool=pool, network=network, pseudo=pseudo
+        )
+    if decided is None:
+        decided = {name: (one, []) for name, one in _decide_alone(masks.ok, params=params).items()}
+    settled = unchanged_products(masks.ok, previous) if previous is not None else set()
 
     def make(row: ManifestRow) -> None:
-        near = [{"photo": crops[index].photo, "box": list(crops[index].box)} for index in nearest.get(row.item_id, [])]
-        _publish(
-            context, row, decisions[row.item_id], exemplar=catalog.row(row.parents[0]), rule=params.rule, near=near
-        )
+        if previous is not None and row.sku in settled:
+            _pass_on(context, previous.row(f"pose/{row.item_id.removeprefix('mask/')}"))
+            return
+        one, near = decided[row.item_id]
+        _publish(context, row, one, exemplar=catalog.row(row.parents[0]), rule=params.rule, near=near)
 
     for _ in context.map(make, masks.ok, what="views"):
         pass
 
 
+def _pass_on(context: StageContext, row: ManifestRow) -> None:
+    if row.path:
+        context.put(context.read(row), path=row.path, row=row)
+    else:
+        context.add(row)
+
+
 def _publish(
-    context: StageContext, row: ManifestRow, decision: Decision, *, exemplar: ManifestRow, rule: str, near: list[dict]
+    context: StageContext,
+    row: ManifestRow,
+    decision: Decision,
+    *,
+    exemplar: ManifestRow,
+    rule: str,
+    near: Sequence[Near],
 ) -> None:
     stem = row.item_id.removeprefix("mask/")
     out = ManifestRow(
@@ -231,7 +374,8 @@ def _publish(
             "rule": rule,
             "score": round(decision.score, 4),
             "weight": round(decision.weight, 4),
-            "nearest": near,
+            "nearest": [one.to_json() for one in near],
+            "mask": row.digest,
             **{name: exemplar.attributes.get(name) for name in ("camera", "view", "placement")},
         },
     )
