@@ -1,15 +1,16 @@
-"""Which views stay: the rules by hand, descriptors against turned pictures, evidence on made distances, the stage."""
+"""Which views stay: the rules by hand, the sprite, and the stage on a made catalog and pool."""
 
 import cv2
 import numpy as np
 import pytest
 
+from models.embedding import CutoutEmbedding
 from storage.images import decode_rgba
+from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
-from tasks.evidence import PoolCrop, best_apart, describe, distances, evidence, neutralised, product_candidates
 from tasks.ingest import dataset_root, files_digest
 from tasks.params import CoarseParams, IngestParams, PruneParams, SaliencyParams, SegmentParams
-from tasks.prune import area_rule, evidence_rule, keep_all_rule, sprite, view_descriptor
+from tasks.prune import accepted_labels, area_rule, evidence_rule, keep_all_rule, pool_crops, sprite, unchanged_products
 from tasks.stage import load_stage, run_stage_locally
 from tests.tasks.turntable import draw_product, write_catalog, write_pool
 
@@ -18,10 +19,6 @@ def product_photo(category, turn, *, size=(60, 36), ground=190.0, light=1.0):
     photo = np.full((120, 120, 3), ground)
     mask = draw_product(photo, category, centre=(60.0, 60.0), size=size, turn=turn)
     return np.clip(photo * light, 0, 255).astype(np.uint8), mask
-
-
-def crop_of(photo, mask, *, name="pool/1", box=(0, 0, 10, 10), rotations=24):
-    return PoolCrop(name, box, describe(neutralised(photo, mask, ring=6), mask, rotations=rotations))
 
 
 def test_area_rule__by_hand():
@@ -58,78 +55,6 @@ def test_sprite__cropped_to_the_mask():
     assert (rgba[rim][:, 0].astype(int) - rgba[rim][:, 1]).mean() > 60
 
 
-@pytest.mark.parametrize("turn", [15.0, 90.0, 200.0])
-def test_describe__finds_the_turned_product(turn):
-    photo, mask = product_photo(1, 0)
-    other, other_mask = product_photo(2, 0)
-    matrix = cv2.getRotationMatrix2D((60, 60), turn, 1.3)
-    turned = cv2.warpAffine(photo, matrix, (120, 120), borderValue=(190, 190, 190))
-    turned_mask = cv2.warpAffine(mask.astype(np.uint8), matrix, (120, 120)) > 0
-    views = np.stack([view_descriptor(photo, mask), view_descriptor(other, other_mask)])
-    same, different = distances(views, [crop_of(turned, turned_mask)])[:, 0]
-    assert same < 0.3 * different
-
-
-def test_describe__light_matters_little():
-    photo, mask = product_photo(1, 30)
-    dim, _ = product_photo(1, 30, light=0.7)
-    other, other_mask = product_photo(2, 30)
-    views = np.stack([view_descriptor(photo, mask), view_descriptor(other, other_mask)])
-    same, different = distances(views, [crop_of(dim, mask)])[:, 0]
-    assert same < 0.2 * different
-
-
-def test_distances__as_brute_force():
-    rng = np.random.default_rng(0)
-    views = rng.random((5, 7), np.float32)
-    crops = [PoolCrop("p", (0, 0, 1, 1), rng.random((3, 7), np.float32)) for _ in range(4)]
-    expected = [[min(np.linalg.norm(view - one) for one in crop.descriptors_RD) for crop in crops] for view in views]
-    assert np.allclose(distances(views, crops), expected, atol=1e-3)
-
-
-def test_evidence__goes_to_the_view_that_is_seen():
-    # Two products of two views; three crops look like the first view of product 0, one like the second of product 1.
-    distance = np.array([[0.1, 0.1, 0.1, 0.5], [0.3, 0.3, 0.3, 0.5], [0.4, 0.4, 0.4, 0.3], [0.4, 0.4, 0.4, 0.1]])
-    made = evidence(distance.astype(np.float32), np.array([0, 0, 1, 1]))
-    assert made[0] == pytest.approx(3, abs=0.05)
-    assert made[3] == pytest.approx(1, abs=0.05)
-    assert made[1] < 0.1 and made[2] < 0.1
-
-
-def test_evidence__look_alikes_share():
-    distance = np.array([[0.1], [0.1]], np.float32)
-    assert evidence(distance, np.array([0, 1])) == pytest.approx([0.5, 0.5])
-
-
-def test_evidence__strange_crops_say_little():
-    distance = np.array([[0.1, 0.1, 0.4], [0.2, 0.2, 0.41]], np.float32)
-    with_strange = evidence(distance, np.array([0, 1]))
-    without = evidence(distance[:, :2], np.array([0, 1]))
-    assert with_strange == pytest.approx(without, abs=0.01)
-
-
-def test_best_apart__keeps_the_better_of_two_that_overlap():
-    boxes = [(0, 0, 10, 10), (1, 0, 11, 10), (50, 50, 60, 60), (0, 0, 10, 10)]
-    photos = ["pool/1", "pool/1", "pool/1", "pool/2"]
-    crops = [PoolCrop(photo, box, np.zeros((1, 2), np.float32)) for photo, box in zip(photos, boxes, strict=True)]
-    assert best_apart(np.array([[0.3, 0.2, 0.9, 0.8]], np.float32), crops) == [1, 2, 3]
-
-
-def test_product_candidates__parts_products_that_touch():
-    probability = np.zeros((200, 200), np.float32)
-    probability[40:90, 40:90] = probability[94:150, 60:120] = 0.99
-    probability[90:94, 60:90] = 0.6
-    boxes = {cv2.boundingRect(mask.astype(np.uint8)) for mask in product_candidates(probability)}
-    assert len(boxes) >= 3
-    assert any(abs(x - 40) <= 1 and abs(y - 40) <= 1 and abs(w - 50) <= 2 and abs(h - 50) <= 2 for x, y, w, h in boxes)
-
-
-def test_product_candidates__not_cut_by_the_border():
-    probability = np.zeros((100, 100), np.float32)
-    probability[0:30, 20:50] = 1
-    assert product_candidates(probability) == []
-
-
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("prune")
@@ -159,7 +84,7 @@ def stages(tmp_path_factory):
 def test_prune__every_view_gets_a_row(stages, rule):
     store, made = stages
     inputs = {name: made[name] for name in ("catalog", "masks", "pool", "network")}
-    params = PruneParams(rule=rule, working_size=160, rotations=12, least_views=2)
+    params = PruneParams(rule=rule, working_size=160, rotations=6, least_views=2)
     poses = run_stage_locally(load_stage("prune"), params, store=store, **inputs)
     assert {row.item_id.removeprefix("pose/") for row in poses.rows} == {
         row.item_id.removeprefix("mask/") for row in made["masks"].ok
@@ -187,3 +112,104 @@ def test_prune__workers_change_nothing(stages, tmp_path):
         for workers in (1, 3)
     ]
     assert digests[0] == digests[1]
+
+
+def test_prune__rows_say_what_was_near(stages):
+    store, made = stages
+    inputs = {name: made[name] for name in ("catalog", "masks", "pool", "network")}
+    poses = run_stage_locally(load_stage("prune"), PruneParams(working_size=160, rotations=6), store=store, **inputs)
+    for row in poses.rows:
+        assert {"rule", "score", "weight", "nearest", "mask"} <= set(row.attributes)
+        for near in row.attributes["nearest"]:
+            x0, y0, x1, y1 = near["box"]
+            assert 0 <= x0 < x1 <= 200 and 0 <= y0 < y1 <= 200
+            assert near["photo"].startswith("pool/") and near["distance"] >= 0
+        found = [near["distance"] for near in row.attributes["nearest"]]
+        assert found == sorted(found)
+
+
+def pseudo_labels(store, pool, *, category, sku, box, status="ok"):
+    """A result as `select` publishes it: every pool photo shows one product."""
+    publication = store.begin("select", key=f"{sku}-{status}")
+    for row in pool.ok:
+        publication.add(
+            ManifestRow(
+                item_id=f"pseudo/{row.item_id}",
+                parents=(row.item_id,),
+                status="ok" if status == "ok" else "rejected",
+                reason="made",
+                objects=(ManifestObject(category=category, sku=sku, box=box, score=0.9),),
+            )
+        )
+    return publication.commit(metadata={}, content={})
+
+
+def test_accepted_labels__taken_photos_and_trusted_items_only(stages):
+    store, made = stages
+    taken = pseudo_labels(store, made["pool"], category=1, sku="red_box", box=(30, 30, 90, 90))
+    refused = pseudo_labels(store, made["pool"], category=1, sku="red_box", box=(30, 30, 90, 90), status="rejected")
+    assert set(accepted_labels(taken)) == {row.item_id for row in made["pool"].ok}
+    assert accepted_labels(refused) == {}
+
+
+def test_pool_crops__pseudo_labels_name_them():
+    photo, mask = product_photo(1, 30)
+    label = ManifestObject(category=1, sku="red_box", box=(20.0, 20.0, 100.0, 100.0), score=0.9)
+    made = pool_crops(
+        photo,
+        probability_HW=mask.astype(np.float32),
+        embedding=CutoutEmbedding(backbone="efficientnet_lite0"),
+        photo="pool/1",
+        rotations=4,
+        labels=[label],
+    )
+    assert [(crop.sku, crop.maps_RCGG.shape) for crop in made] == [("red_box", (4, 112, 6, 6))]
+    assert made[0].box == cv2.boundingRect(mask.astype(np.uint8))[:2] + (
+        int(np.nonzero(mask.any(axis=0))[0].max()) + 1,
+        int(np.nonzero(mask.any(axis=1))[0].max()) + 1,
+    )
+
+
+def mask_row(stem, *, sku, digest):
+    return ManifestRow(item_id=f"mask/{stem}", sku=sku, digest=digest)
+
+
+def pose_row(stem, *, sku, mask):
+    return ManifestRow(
+        item_id=f"pose/{stem}", sku=sku, status="dropped", reason="made", attributes={"mask": mask},
+        parents=(f"catalog/{stem}", f"mask/{stem}"),
+    )  # fmt: skip
+
+
+def test_unchanged_products__by_their_masks(stages):
+    publication = stages[0].begin("prune", key="earlier")
+    for stem, sku in (("a", "tea"), ("b", "tea"), ("c", "oats"), ("d", "soup")):
+        publication.add(pose_row(stem, sku=sku, mask=f"mask of {stem}"))
+    previous = publication.commit(metadata={}, content={})
+    masks = [
+        mask_row("a", sku="tea", digest="mask of a"),
+        mask_row("b", sku="tea", digest="mask of b"),
+        mask_row("c", sku="oats", digest="another mask of c"),
+        mask_row("d", sku="soup", digest="mask of d"),
+        mask_row("e", sku="soup", digest="one view more"),
+    ]
+    assert unchanged_products(masks, previous) == {"tea"}
+
+
+def test_prune__a_new_product_changes_no_other(stages):
+    store, made = stages
+    shorter = store.begin("segment", key="one-product")
+    for row in made["masks"].ok:
+        if row.sku == "red_box":
+            shorter.put(store.read(row), path=row.path, row=row)
+    params = PruneParams(working_size=160, rotations=6)
+    inputs = {name: made[name] for name in ("catalog", "pool", "network")}
+    before = run_stage_locally(
+        load_stage("prune"), params, store=store, masks=shorter.commit(metadata={}, content={}), **inputs
+    )
+    after = run_stage_locally(load_stage("prune"), params, store=store, masks=made["masks"], previous=before, **inputs)
+    told = [(row.item_id, row.digest, row.status, row.reason, row.attributes) for row in before.rows]
+    assert told == [
+        (row.item_id, row.digest, row.status, row.reason, row.attributes) for row in after.rows if row.sku == "red_box"
+    ]
+    assert {row.sku for row in after.rows} == {"red_box", "blue_box"}
