@@ -190,6 +190,33 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         replace_file(target, data, sync=sync)
 
+    def create_file(self, url: str, data: bytes) -> bool:
+        """Write a file if there is none at `url` yet, whole and in one step; returns whether it was written."""
+        path = self._path(url)
+        try:
+            if self._local:
+                _link_new_file(Path(path), data)
+            else:
+                self._fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    def list_files(self, url: str) -> list[str]:
+        """Names of the files directly under `url`, sorted; none where there is no such folder."""
+        return self._names(url, kind="file")
+
+    def list_folders(self, url: str) -> list[str]:
+        """Names of the folders directly under `url`, sorted; none where there is no such folder."""
+        return self._names(url, kind="directory")
+
+    def _names(self, url: str, *, kind: str) -> list[str]:
+        try:
+            found = self._fs.ls(self._path(url), detail=True)
+        except FileNotFoundError:
+            return []
+        return sorted(one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if one["type"] == kind)
+
     def _path(self, url: str) -> str:
         return str(self._fs._strip_protocol(url))
 
@@ -240,7 +267,26 @@ class Publication:
 
 def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
     """Write `data` beside `target` and move it into place: readers see the old file or the new one, never a part."""
-    descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    with _temporary_file(target, data, sync=sync) as temporary:
+        temporary.replace(target)
+    if sync:
+        _sync_path(target.parent)
+
+
+def _link_new_file(target: Path, data: bytes) -> None:
+    """Write a new file, whole and durably. Raises FileExistsError where there is one already."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary_file(target, data, sync=True) as temporary:
+        # A link, unlike a rename, fails when its name is taken.
+        os.link(temporary, target)
+    _sync_path(target.parent)
+
+
+@contextmanager
+def _temporary_file(target: Path, data: bytes, *, sync: bool) -> Iterator[Path]:
+    """A file beside `target` that holds `data`; it is gone afterwards, unless it was moved."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             handle.write(data)
@@ -249,12 +295,9 @@ def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
             if sync:
                 handle.flush()
                 os.fsync(handle.fileno())
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if sync:
-        _sync_path(target.parent)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _with_file(row: ManifestRow, *, path: str, data: bytes, url: str) -> ManifestRow:
