@@ -42,6 +42,9 @@ class RunOptions(BaseModel):
     only: str = Field(default="", description="the one stage that may be computed; stops after it")
     refresh: Names = Field(default=(), description="stages to compute again although they are cached")
     sku: Names = Field(default=(), description="products whose exemplars are used; all when empty")
+    feedback: bool = Field(
+        default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
+    )
     dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
     engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
 
@@ -63,8 +66,9 @@ class RunOptions(BaseModel):
         return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku)
 
     def configuration(self) -> Preset:
-        """The preset with the run's seed in every stage."""
-        return PRESETS[self.preset]().seeded(self.seed)
+        """The preset with the run's seed in every stage, and with feedback where it is asked for."""
+        preset = PRESETS[self.preset]()
+        return preset.model_copy(update={"feedback": self.feedback or preset.feedback}).seeded(self.seed)
 
     def part(self) -> Part:
         """Which stages may be computed, which must be, and where the run ends.

@@ -38,6 +38,8 @@ def stage_names(preset: Preset) -> list[str]:
         if rung not in ("source", "render"):
             turned = [f"predict.{rung}.pool.turned{turns}" for turns in preset.other_views]
             names += [f"predict.{rung}.pool", *turned, f"select.{rung}"]
+            if preset.feedback and rung == image_rounds(preset)[0]:
+                names += ["prune.feedback", "compose.feedback", "render.feedback"]
         names += [f"train.{rung}", f"predict.{rung}.val", f"predict.{rung}.test", f"evaluate.{rung}"]
     return names
 

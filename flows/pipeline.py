@@ -141,11 +141,32 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         level = "instance_level" if name == "instance_level" else "image_level"
         rung = rungs[before]
         pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
+        if preset.feedback and before == "render":
+            photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=preset)
         rungs[name] = _train(
             run, name, level=level, photos=[*photos, pseudo], init=rung, prepared=prepared, preset=preset
         )
         before = name
     return rungs
+
+
+def _composed_anew(
+    run: Runner, *, prepared: Prepared, boards: Manifest, pseudo: Manifest, preset: Preset
+) -> list[Manifest]:
+    """Synthetic and rendered photos of the views that accepted pseudo-labels show: named crops are better evidence."""
+    poses = run.stage(
+        "prune.feedback",
+        preset.prune,
+        catalog=prepared.catalog,
+        masks=prepared.masks,
+        pool=prepared.pool,
+        network=prepared.network,
+        pseudo=pseudo,
+    )
+    synthetic = run.stage(
+        "compose.feedback", preset.compose, catalog=prepared.catalog, poses=poses, boards=boards, pool=prepared.pool
+    )
+    return [synthetic, run.stage("render.feedback", preset.render, synthetic=synthetic, pool=prepared.pool)]
 
 
 def image_rounds(preset: Preset) -> list[str]:

@@ -31,7 +31,8 @@ class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
     `image_rounds`: how often whole photos are selected and learnt from. `other_views`: quarter turns in which pool
-    photos are predicted again; selection wants the views to agree.
+    photos are predicted again; selection wants the views to agree. `feedback`: whether views are weighed, and photos
+    composed and rendered, once more by what the first round's pseudo-labels show.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +49,7 @@ class Preset(BaseModel):
     predict: PredictParams = PredictParams()
     image_rounds: int = Field(default=1, ge=1)
     other_views: tuple[Literal[1, 2, 3], ...] = (2,)
+    feedback: bool = False
     evaluate: EvaluateParams = EvaluateParams()
 
     def seeded(self, seed: int) -> Preset:
