@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import Annotated, Literal
 
@@ -88,29 +89,63 @@ def predict(
     runs: Path = Path("runs"),
     out: Path = Path("shopping_lists"),
     threshold: float | None = None,
+    products: Path | None = None,
+    draw: bool = True,
+    watch: bool = False,
+    workers: int = 0,
 ) -> None:
-    """Read shopping lists off photos.
+    """Read shopping lists off photos: shopping_lists.csv, .json and .parquet, and photos with the products drawn in.
+
+    A list that is in doubt says needs-review and why; prices in the catalog give each a receipt's total.
+    An .onnx file of `tally export` is the fastest model on a processor.
 
     Args:
         photos: a photo, a folder of photos, or a quoted glob such as "counter/*.jpg".
         model: champion (the promoted model), the name of a run, a champion's folder, or an exported .onnx file.
         runs: folder of the runs.
-        out: where annotated photos, shopping_lists.csv and shopping_lists.json go.
+        out: where the lists and photos/ go.
         threshold: least score of an item; the model's own, chosen on val, when not given.
+        products: JSON file like the catalog's products.json with newer names and prices than the training's.
+        draw: write the photos with the products drawn in; large ones are drawn smaller.
+        watch: go on reading photos that come into the folder, until Ctrl-C; what has a list in `out` is not read again.
+        workers: photos read at once; 0: one a processor.
     """
     from flows.champion import resolve_model
-    from flows.predict_photos import predict_photos
+    from flows.options import processors
+    from flows.predict_photos import find_photos, predict_photos, refreshing, watch_photos
+    from flows.serving import Served, open_reader
+    from tasks.list_reader import ListReader
+    from tasks.photo_lists import PhotoLister
 
+    workers = workers or processors()
     console = Console()
+
+    def load(path: Path) -> ListReader:
+        return open_reader(path, workers=workers, products=products)
+
+    def lister_of(reader: ListReader) -> PhotoLister:
+        return PhotoLister(reader, threshold=threshold, draw=draw, workers=workers)
+
     with ProgressDisplay(console) as display:
-        done = predict_photos(
-            photos, model=resolve_model(model, runs=runs), out=out, threshold=threshold, events=display
-        )
-    for name, reason in done.skipped:
-        console.print(f"[yellow]skipped[/yellow] {name}: {reason}", highlight=False)
-    console.print(f"{len(done.lists)} shopping lists in {out}/ ({done.photos_per_second:.1f} photos/s)")
-    if not done.lists:
+        lister = lister_of(load(resolve_model(model, runs=runs)))
+        if watch:
+            served = Served(find=lambda: resolve_model(model, runs=runs), load=load)
+            console.print(f"Watching {photos}/ (Ctrl-C ends it); lists go to {out}/", highlight=False)
+            refreshed = refreshing(served, lister_of=lister_of)
+            done = watch_photos(Path(photos), refreshed=refreshed, out=out, events=display, stop=_stop_on_signals())
+        else:
+            done = predict_photos(find_photos(photos), lister=lister, out=out, events=display)
+    console.print(f"{done.summary}; see {out}/", highlight=False)
+    if not watch and not done.lists:
         raise ValueError(f"photos: expected readable JPEG or PNG photos in {photos!r}, got none")
+
+
+def _stop_on_signals() -> Event:
+    """An event that Ctrl-C or a request to end sets, for work that has no other end."""
+    stop = Event()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, lambda number, frame: stop.set())
+    return stop
 
 
 @app.command

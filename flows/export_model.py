@@ -21,7 +21,7 @@ def export_model(folder: Path, *, file_format: Format, precision: Precision, pho
         RuntimeError: a float32 file does not answer as the checkpoint does; nothing was written.
     """
     detector = load_champion(folder)
-    pictures = [decode_rgb(path.read_bytes()) for path in find_photos(photos)[:_PHOTOS]]
+    pictures = [decode_rgb(file.path.read_bytes()) for file in find_photos(photos)[:_PHOTOS]]
     data = export_file(detector, file_format=file_format, precision=precision, calibration=pictures)
     found = parity(detector, open_exported(data, file_format=file_format), photos=pictures)
     if precision == "float32" and not found.holds:

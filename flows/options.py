@@ -86,4 +86,9 @@ class RunOptions(BaseModel):
 
     def worker_count(self) -> int:
         """The number of workers: as asked, or one a processor this process may use."""
-        return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or processors()
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))

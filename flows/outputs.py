@@ -13,7 +13,8 @@ from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
 from storage.store import Store, replace_file
 from tasks.fusion import fused_objects
-from tasks.shopping_list import ShoppingList, draw_detections, encode_csv, encode_json, kept, shopping_list
+from tasks.list_files import list_files
+from tasks.shopping_list import ShoppingList, draw_detections, kept, prices_of, shopping_list
 
 _CHAMPION_FILES = {"checkpoint": "model.safetensors", "config": "model.json"}
 _FIGURES = ("cAcc", "ACD", "mCCD", "mCIoU", "mAP50", "mmAP")
@@ -56,8 +57,9 @@ def write_champion(checkpoint: Manifest, *, store: Store, folder: Path) -> None:
 
 
 def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> list[ShoppingList]:
-    """shopping_lists.csv and .json of all photos, and the first ones with the products drawn in."""
-    names = {category.sku: category.title for category in categories_of(photos)}
+    """shopping_lists.csv, .json and .parquet of all photos, and the first ones with the products drawn in."""
+    categories = categories_of(photos)
+    names, prices = {category.sku: category.title for category in categories}, prices_of(categories)
     threshold, scale = float(rung.report["threshold"]), rung.report["count_scale"]
     lists = []
     for index, row in enumerate(photos.ok):
@@ -67,14 +69,15 @@ def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> 
         scored = found.objects if scale is None else fused_objects(found.objects, count=count)
         objects = kept(scored, threshold=threshold)
         name = Path(row.url).name
-        lists.append(shopping_list(name, objects=objects, threshold=threshold, names=names, count=count))
+        one = shopping_list(name, objects=objects, threshold=threshold, names=names, prices=prices, count=count)
+        lists.append(one)
         target = folder / "photos" / name
         if index < _DRAWN:
             target.parent.mkdir(exist_ok=True)
-            drawn_HW3 = draw_detections(decode_rgb(store.read(row)), objects=objects, names=names)
+            drawn_HW3 = draw_detections(decode_rgb(store.read(row)), objects=objects, names=names, total=one.total)
             replace_file(target, encode_jpeg(drawn_HW3), sync=False)
-    replace_file(folder / "shopping_lists.csv", encode_csv(lists), sync=False)
-    replace_file(folder / "shopping_lists.json", encode_json(lists), sync=False)
+    for name, data in list_files(lists).items():
+        replace_file(folder / name, data, sync=False)
     return lists
 
 
@@ -96,7 +99,7 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
         f"report    {folder}/report.html",
         f"metrics   {folder}/metrics.json",
         f"champion  {folder}/champion/",
-        f"lists     {folder}/shopping_lists.csv, .json, and annotated photos in {folder}/photos/",
+        f"lists     {folder}/shopping_lists.csv, .json, .parquet, and annotated photos in {folder}/photos/",
         "",
         "Try next:",
         f"  tally predict PHOTOS --model {folder}/champion --out lists   shopping lists for your own photos",

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from flows.serving import Batcher, BusyError, Served
 from storage.images import Picture, decode_rgb, picture_size
-from tasks.shopping_list import shopping_list
+from tasks.shopping_list import prices_of, shopping_list
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _BODY = {"requestBody": {"required": True, "content": {"image/jpeg": _BINARY, "image/png": _BINARY}}}
@@ -46,20 +46,24 @@ class Limits:
 
 
 class Product(BaseModel):
-    """One line of a shopping list."""
+    """One line of a shopping list; `price` of one piece and `amount` where the catalog has a price."""
 
     sku: str
     name: str
     count: int
     confidence: float
+    price: float | None
+    amount: float | None
 
 
 class Checkout(BaseModel):
-    """A photo's shopping list; `state` is accepted or needs-review, and `reason` says why it needs one."""
+    """A photo's shopping list; `state` is accepted or needs-review, and `reason` says why it needs one. `total` is the
+    receipt's where every listed product has a price."""
 
     items: int
     state: str
     reason: str
+    total: float | None
     products: list[Product]
 
 
@@ -111,12 +115,16 @@ def create_app(served: Served, *, token: str | None, limits: Limits, every: floa
             reader, (objects, count) = await batcher.read(photo_HW3)
         except BusyError as error:
             raise HTTPException(503, "too many photos wait", headers={"Retry-After": "1"}) from error
-        names = {category.sku: category.title for category in reader.categories}
-        one = shopping_list("", objects=objects, threshold=reader.threshold, names=names, count=count)
-        products = [
-            Product(sku=line.sku, name=line.name, count=line.count, confidence=line.confidence) for line in one.products
-        ]
-        return Checkout(items=one.items, state=one.state, reason=one.reason, products=products)
+        one = shopping_list(
+            "",
+            objects=objects,
+            threshold=reader.threshold,
+            names={category.sku: category.title for category in reader.categories},
+            prices=prices_of(reader.categories),
+            count=count,
+        )
+        products = [Product(**asdict(line), amount=line.amount) for line in one.products]
+        return Checkout(items=one.items, state=one.state, reason=one.reason, total=one.total, products=products)
 
     @app.get("/health")
     async def health() -> Status:

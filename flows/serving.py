@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flows.champion import load_champion
+from storage.catalog import with_product
+from storage.formats.folders import read_products
 from storage.images import Picture
 from tasks.list_reader import Decided, ListReader, detector_reader, onnx_reader
+from tasks.shopping_list import prices_of
 
 Signature = tuple[tuple[str, int, int], ...]
 _log = logging.getLogger("tally.serve")
@@ -24,9 +27,23 @@ class BusyError(Exception):
     """More photos wait than the endpoint takes on."""
 
 
-def open_reader(path: Path, *, workers: int) -> ListReader:
-    """The reader of an .onnx file or of a champion's folder."""
-    return onnx_reader(path, workers=workers) if path.suffix == ".onnx" else detector_reader(load_champion(path))
+def open_reader(path: Path, *, workers: int, products: Path | None = None) -> ListReader:
+    """The reader of an .onnx file or of a champion's folder.
+
+    Args:
+        workers: photos that an .onnx file reads at once.
+        products: file like the catalog's products.json, whose names and prices stand in for those of the training.
+
+    Raises:
+        ValueError: the model or the products are not what they should be.
+    """
+    reader = onnx_reader(path, workers=workers) if path.suffix == ".onnx" else detector_reader(load_champion(path))
+    if products is not None:
+        known = read_products(products)
+        categories = tuple(with_product(one, product=known.get(one.sku, {})) for one in reader.categories)
+        reader = replace(reader, categories=categories)
+    prices_of(reader.categories)
+    return reader
 
 
 def signature(path: Path) -> Signature:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from storage.digest import JSON
 from storage.manifest import Manifest
+
+_TEXTS = ("name", "supercategory", "code")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,17 @@ class Category:
         """What to call the product before people: its name, or the SKU where RPC's name is only a numbered category."""
         numbered = self.name == f"{self.id}_{self.supercategory}"
         return self.sku if numbered or not self.name else self.name
+
+
+def with_product(category: Category, *, product: Mapping[str, JSON]) -> Category:
+    """The category with what `product` (name, supercategory, code, price, mm, …) says of it instead."""
+    return replace(
+        category,
+        name=str(product.get("name") or category.name),
+        supercategory=str(product.get("supercategory") or category.supercategory),
+        code=str(product.get("code") or category.code),
+        metadata={**category.metadata, **{name: value for name, value in product.items() if name not in _TEXTS}},
+    )
 
 
 def categories_of(manifest: Manifest) -> tuple[Category, ...]:

@@ -14,16 +14,24 @@ from tasks.detection import Detector, detect
 from tasks.photo_reader import OnnxReader
 from tasks.shopping_list import kept
 
+_BATCH = 8
 Decided = tuple[tuple[ManifestObject, ...], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListReader:
     """A model ready to read photos. `decide(photos, threshold)` gives each photo's listed products and its count by the
-    counting view."""
+    counting view.
+
+    `image_size`: longer side of a photo in the network, pixels. It reads fastest when `batch` photos are given together
+    and `parallel` threads do so at once.
+    """
 
     categories: tuple[Category, ...]
     threshold: float
+    image_size: int
+    batch: int
+    parallel: int
     decide: Callable[[Sequence[Picture], float], list[Decided]]
 
 
@@ -36,7 +44,14 @@ def detector_reader(detector: Detector) -> ListReader:
             for found in detect(detector, photos)
         ]
 
-    return ListReader(categories=detector.categories, threshold=detector.threshold, decide=decide)
+    return ListReader(
+        categories=detector.categories,
+        threshold=detector.threshold,
+        image_size=detector.image_size,
+        batch=_BATCH,
+        parallel=1,
+        decide=decide,
+    )
 
 
 def onnx_reader(path: Path, *, workers: int) -> ListReader:
@@ -47,4 +62,11 @@ def onnx_reader(path: Path, *, workers: int) -> ListReader:
         readings = pool.map(reader.read_photo, photos)
         return [(kept(reader.objects_of(one), threshold=threshold), one.count) for one in readings]
 
-    return ListReader(categories=reader.categories, threshold=reader.threshold, decide=decide)
+    return ListReader(
+        categories=reader.categories,
+        threshold=reader.threshold,
+        image_size=reader.image_size,
+        batch=1,
+        parallel=workers,
+        decide=decide,
+    )

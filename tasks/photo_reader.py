@@ -52,7 +52,7 @@ class OnnxReader:
             raise ValueError("model: expected an ONNX file of `tally export`, got one without its metadata")
         body = orjson.loads(recorded)
         self.categories = tuple(Category(**category) for category in body["categories"])
-        self.threshold = float(body["threshold"])
+        self.threshold, self.image_size = float(body["threshold"]), int(body["image_size"])
 
     def read_photo(self, photo_HW3: Picture) -> Reading:
         """What is in one photo, uint8 RGB [H, W, 3]."""

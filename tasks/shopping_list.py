@@ -1,32 +1,38 @@
-"""Shopping lists out of detections: lists, their CSV and JSON, and photos with the products drawn in. Pure."""
+"""Shopping lists out of detections, their receipts, and photos with the products drawn in. Pure."""
 
 from __future__ import annotations
 
-import csv
-import io
+import math
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 
 import cv2
 import numpy as np
-import orjson
 
+from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
 
 ACCEPTED, NEEDS_REVIEW = "accepted", "needs-review"
-_COLUMNS = ("photo", "sku", "name", "count", "confidence", "state")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedProduct:
-    """One line of a shopping list. `confidence`: the lowest score among the `count` detections, in [0, 1]."""
+    """One line of a shopping list. `confidence`: the lowest score among the `count` detections, in [0, 1]; `price`: of
+    one piece, None where the catalog has none."""
 
     sku: str
     name: str
     count: int
     confidence: float
+    price: float | None = None
+
+    @property
+    def amount(self) -> float | None:
+        """Price times count, without the rounding errors of binary fractions."""
+        return None if self.price is None else float(Decimal(str(self.price)) * self.count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +49,26 @@ class ShoppingList:
         """Number of products, all SKUs together."""
         return sum(product.count for product in self.products)
 
+    @property
+    def total(self) -> float | None:
+        """The receipt's total; None where a product has no price, because a part of it would mislead."""
+        amounts = [product.amount for product in self.products]
+        known = [Decimal(str(amount)) for amount in amounts if amount is not None]
+        return float(sum(known)) if known and len(known) == len(amounts) else None
+
+
+def prices_of(categories: Iterable[Category]) -> dict[str, float]:
+    """The prices that the catalog has, by SKU.
+
+    Raises:
+        ValueError: a price is no number, or negative.
+    """
+    given = {one.sku: one.metadata["price"] for one in categories if one.metadata.get("price") is not None}
+    for sku, price in given.items():
+        if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+            raise ValueError(f"price of {sku}: expected a number that is not negative, got {price!r}")
+    return {sku: float(price) for sku, price in given.items()}
+
 
 def kept(objects: Sequence[ManifestObject], *, threshold: float) -> tuple[ManifestObject, ...]:
     """The detections that count: score >= threshold."""
@@ -55,6 +81,7 @@ def shopping_list(
     objects: Sequence[ManifestObject],
     threshold: float,
     names: Mapping[str, str],
+    prices: Mapping[str, float] | None = None,
     count: float | None = None,
     tolerance: float = 0.5,
 ) -> ShoppingList:
@@ -63,17 +90,23 @@ def shopping_list(
     Args:
         objects: detections with scores.
         names: what to call a SKU; a SKU that is not in it goes by its own name.
+        prices: of one piece, by SKU; a listed product that is not in it asks for a review, unless nothing has a price.
         count: what the counting view says; a difference of more than `tolerance` products asks for a review.
     """
     counted = kept(objects, threshold=threshold)
     by_sku: dict[str, list[float]] = {}
     for item in sorted(counted, key=lambda one: one.sku):
         by_sku.setdefault(item.sku, []).append(float(item.score or 0.0))
+    prices = prices or {}
     products = tuple(
-        ListedProduct(sku=sku, name=names.get(sku) or sku, count=len(scores), confidence=min(scores))
+        ListedProduct(
+            sku=sku, name=names.get(sku) or sku, count=len(scores), confidence=min(scores), price=prices.get(sku)
+        )
         for sku, scores in by_sku.items()
     )
     reason = _doubt(len(counted), count=count, tolerance=tolerance)
+    if not reason and prices and (unpriced := [one.name for one in products if one.price is None]):
+        reason = f"no price for {', '.join(unpriced)}"
     return ShoppingList(photo=photo, products=products, state=NEEDS_REVIEW if reason else ACCEPTED, reason=reason)
 
 
@@ -85,29 +118,13 @@ def _doubt(found: int, *, count: float | None, tolerance: float) -> str:
     return ""
 
 
-def encode_csv(lists: Sequence[ShoppingList]) -> bytes:
-    """One line a photo and SKU under a header; a photo with nothing on it has one line with count 0."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for one in lists:
-        for product in one.products:
-            confidence = f"{product.confidence:.4f}"
-            writer.writerow([one.photo, product.sku, product.name, product.count, confidence, one.state])
-        if not one.products:
-            writer.writerow([one.photo, "", "", 0, "", one.state])
-    return buffer.getvalue().encode()
-
-
-def encode_json(lists: Sequence[ShoppingList]) -> bytes:
-    """A JSON array of {photo, items, state, reason, products: [{sku, name, count, confidence}]}."""
-    return orjson.dumps([{**asdict(one), "items": one.items} for one in lists], option=orjson.OPT_INDENT_2)
-
-
-def draw_detections(photo_HW3: Picture, *, objects: Sequence[ManifestObject], names: Mapping[str, str]) -> Picture:
+def draw_detections(
+    photo_HW3: Picture, *, objects: Sequence[ManifestObject], names: Mapping[str, str], total: float | None = None
+) -> Picture:
     """A copy of the photo with a box and a name for every object, and the list in the upper left corner.
 
-    A SKU has the same colour in every photo. Sizes follow the photo's longer side.
+    A SKU has the same colour in every photo. Sizes follow the photo's longer side. `total`: the receipt's, if there is
+    one.
     """
     drawn_HW3 = photo_HW3.copy()
     size = max(photo_HW3.shape[:2]) / 1000
@@ -117,15 +134,23 @@ def draw_detections(photo_HW3: Picture, *, objects: Sequence[ManifestObject], na
         cv2.rectangle(drawn_HW3, (x0, y0), (x1, y1), _colour(item.sku), thickness)
         label = f"{names.get(item.sku) or item.sku} {item.score:.2f}" if item.score is not None else item.sku
         _label(drawn_HW3, label, corner=(x0, y0), colour=_colour(item.sku), size=size)
-    _draw_list(drawn_HW3, objects=objects, names=names, size=size)
+    _draw_list(drawn_HW3, objects=objects, names=names, total=total, size=size)
     return drawn_HW3
 
 
-def _draw_list(drawn_HW3: Picture, *, objects: Sequence[ManifestObject], names: Mapping[str, str], size: float) -> None:
+def _draw_list(
+    drawn_HW3: Picture,
+    *,
+    objects: Sequence[ManifestObject],
+    names: Mapping[str, str],
+    total: float | None,
+    size: float,
+) -> None:
+    summary = f"{len(objects)} products" + ("" if total is None else f", total {total:.2f}")
     counts = {sku: sum(item.sku == sku for item in objects) for sku in sorted({item.sku for item in objects})}
     line = round(26 * size)
     for place, (sku, count) in enumerate([*counts.items(), ("", len(objects))]):
-        text = f"{count} x {names.get(sku) or sku}" if sku else f"{count} products"
+        text = f"{count} x {names.get(sku) or sku}" if sku else summary
         colour = _colour(sku) if sku else (40, 40, 40)
         _label(drawn_HW3, text, corner=(4, 4 + line * (place + 1)), colour=colour, size=size)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from storage.catalog import Category
+from storage.catalog import Category, with_product
 from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, unique_ids
 from storage.formats.rpc import read_labelled
 
@@ -63,17 +63,29 @@ def read_categories(root: Path) -> tuple[Category, ...]:
         ValueError: `products.json` is not a JSON object of objects.
     """
     path = root / "catalog" / PRODUCTS_NAME
-    products = orjson.loads(path.read_bytes()) if path.is_file() else {}
+    products = read_products(path) if path.is_file() else {}
+    names = [folder.name for folder in _sku_folders(root)]
+    return tuple(
+        with_product(Category(id=number, sku=sku, name=sku), product=products.get(sku, {}))
+        for number, sku in enumerate(names, start=1)
+    )
+
+
+def read_products(path: Path) -> dict[str, dict[str, Any]]:
+    """What a `products.json` says of each SKU.
+
+    Raises:
+        ValueError: it is not there, or not a JSON object of objects.
+    """
+    try:
+        products = orjson.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(f"products: expected a file, got {path}, which does not exist") from error
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
     if not isinstance(products, dict) or not all(isinstance(value, dict) for value in products.values()):
         raise ValueError(f"{path}: expected an object with one object a SKU, got another shape of JSON")
-    names = [folder.name for folder in _sku_folders(root)]
-    return tuple(_category(number, sku, products.get(sku, {})) for number, sku in enumerate(names, start=1))
-
-
-def _category(number: int, sku: str, product: dict[str, Any]) -> Category:
-    texts = {name: str(product.get(name) or "") for name in ("supercategory", "code")}
-    extra = {name: value for name, value in product.items() if name not in ("name", "supercategory", "code")}
-    return Category(id=number, sku=sku, name=str(product.get("name") or sku), metadata=extra, **texts)
+    return products
 
 
 def _sku_folders(root: Path) -> list[Path]:

@@ -35,7 +35,8 @@ def reader(sku="tea", batches=None):
         found = ManifestObject(category=1, sku=sku, box=(1, 1, 9, 9), score=0.9)
         return [((found,), 1.0) for _ in photos]
 
-    return ListReader(categories=(Category(id=1, sku=sku, name="Green tea"),), threshold=0.5, decide=decide)
+    tea = Category(id=1, sku=sku, name="Green tea", metadata={"price": 1.1})
+    return ListReader(categories=(tea,), threshold=0.5, image_size=64, batch=8, parallel=1, decide=decide)
 
 
 def application(tmp_path, *, token=TOKEN, load=lambda path: reader(), **limits):
@@ -66,7 +67,8 @@ def test_checkout__gives_the_list(client):
         "items": 1,
         "state": "accepted",
         "reason": "",
-        "products": [{"sku": "tea", "name": "Green tea", "count": 1, "confidence": 0.9}],
+        "total": 1.1,
+        "products": [{"sku": "tea", "name": "Green tea", "count": 1, "confidence": 0.9, "price": 1.1, "amount": 1.1}],
     }
 
 

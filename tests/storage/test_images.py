@@ -9,6 +9,7 @@ from PIL import Image
 from storage.images import (
     MAX_PIXELS,
     decode_grey,
+    decode_reduced,
     decode_rgb,
     decode_rgba,
     encode_jpeg,
@@ -83,3 +84,34 @@ def test_decode_rgb__refuses_huge_pictures_before_decoding():
 def test_decode_rgba__refuses_a_picture_without_alpha():
     with pytest.raises(ValueError, match="4 channels"):
         decode_rgba(encode_png(photo()))
+
+
+@pytest.mark.parametrize(
+    ("least_side", "size"), [(300, (300, 200)), (150, (150, 100)), (151, (300, 200)), (75, (75, 50)), (10, (38, 25))]
+)
+def test_decode_reduced__the_smallest_that_is_not_below(least_side, size):
+    data = encode_jpeg(smooth(width=300, height=200), quality=95)
+    reduced = decode_reduced(data, least_side=least_side)
+    assert reduced.shape == (size[1], size[0], 3)
+    with Image.open(io.BytesIO(data)) as read:
+        expected = np.asarray(read.resize(size, Image.Resampling.BOX), np.int16)
+    assert np.abs(reduced - expected).max() <= 4
+
+
+def test_decode_reduced__turned_upright_and_other_formats_whole():
+    buffer = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(smooth(width=300, height=200)).save(buffer, "JPEG", exif=exif)
+    assert decode_reduced(buffer.getvalue(), least_side=150).shape == (150, 100, 3)
+    assert decode_reduced(encode_png(smooth(width=300, height=200)), least_side=10).shape == (200, 300, 3)
+
+
+def test_decode_reduced__refuses_a_truncated_jpeg():
+    with pytest.raises(ValueError, match="truncated"):
+        decode_reduced(encode_jpeg(photo(64, 64))[:300], least_side=8)
+
+
+def smooth(*, width, height):
+    across, down = np.linspace(20, 220, width), np.linspace(0, 30, height)
+    return np.repeat((across[None] + down[:, None])[..., None], 3, axis=2).astype(np.uint8)

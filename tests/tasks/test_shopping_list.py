@@ -1,12 +1,9 @@
-import csv
-import io
-import json
-
 import numpy as np
 import pytest
 
+from storage.catalog import Category
 from storage.manifest import ManifestObject
-from tasks.shopping_list import draw_detections, encode_csv, encode_json, kept, shopping_list
+from tasks.shopping_list import draw_detections, kept, prices_of, shopping_list
 
 NAMES = {"tea": "Green tea"}
 
@@ -45,21 +42,27 @@ def test_shopping_list__nothing_found_needs_review():
     assert (one.products, one.state, one.reason) == ((), "needs-review", "nothing found")
 
 
-def test_encode_csv__one_line_a_product():
-    empty = shopping_list("b, c.jpg", objects=[], threshold=0.5, names={})
-    rows = list(csv.DictReader(io.StringIO(encode_csv([listed(), empty]).decode())))
-    assert [(row["photo"], row["sku"], row["count"]) for row in rows] == [
-        ("a.jpg", "cola", "1"),
-        ("a.jpg", "tea", "2"),
-        ("b, c.jpg", "", "0"),
-    ]
+PRICED = (Category(id=1, sku="tea", metadata={"price": 0.1}), Category(id=2, sku="cola", metadata={"price": 2}))
 
 
-def test_encode_json__products_and_totals():
-    one = json.loads(encode_json([listed(count=9.0)]))[0]
-    assert (one["photo"], one["items"], one["state"]) == ("a.jpg", 3, "needs-review")
-    assert one["reason"] == "3 products found, 9.0 counted"
-    assert one["products"][1] == {"sku": "tea", "name": "Green tea", "count": 2, "confidence": 0.6}
+def test_shopping_list__prices_give_a_total_without_binary_rounding():
+    one = shopping_list(
+        "a.jpg", objects=[item("tea", 0.9)] * 3, threshold=0.5, names={}, prices=prices_of(PRICED), count=3.0
+    )
+    assert (one.products[0].amount, one.total, one.state) == (0.3, 0.3, "accepted")
+    assert listed(prices=prices_of(PRICED)).total == 2.2
+
+
+def test_shopping_list__a_product_without_a_price_asks_for_a_review_and_leaves_no_total():
+    one = listed(prices={"tea": 1.0})
+    assert (one.total, one.state, one.reason) == (None, "needs-review", "no price for cola")
+    assert (listed().total, listed().state) == (None, "accepted")
+
+
+@pytest.mark.parametrize("price", ["2,50", -1, float("nan"), True])
+def test_prices_of__refuses_what_is_no_price(price):
+    with pytest.raises(ValueError, match="price of tea: expected a number"):
+        prices_of([Category(id=1, sku="tea", metadata={"price": price})])
 
 
 def test_draw_detections__draws_on_a_copy():
