@@ -19,10 +19,11 @@ from models.dpsnet import COUNT_STRIDE, DPSNet, DPSNetConfig, padded_size
 from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
+from tasks.confidence import ListConfidence
 from tasks.fusion import fused_objects
 from tasks.shopping_list import kept
 
-FORMAT = "tally-dpsnet-2"
+FORMAT = "tally-dpsnet-3"
 _LEAST_SIDE = 1.0
 
 
@@ -35,11 +36,19 @@ class Detector:
     categories: tuple[Category, ...]
     threshold: float
     count_scale: float
+    confidence: ListConfidence
 
     def decide(self, found: PhotoDetections, *, threshold: float | None = None) -> tuple[ManifestObject, ...]:
         """The detections that make the shopping list: both views' scores at the threshold (the model's own if None)."""
         objects = fused_objects(found.objects, count=self.count_scale * found.count)
         return kept(objects, threshold=self.threshold if threshold is None else threshold)
+
+    def confidence_in(self, found: PhotoDetections, *, threshold: float | None = None) -> float:
+        """The probability, in [0, 1], that the list `decide` gives is right; below `confidence.acceptable` a person
+        should look at it."""
+        count = self.count_scale * found.count
+        scores = [item.score or 0.0 for item in fused_objects(found.objects, count=count)]
+        return self.confidence.of(scores, count=count, threshold=self.threshold if threshold is None else threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +65,22 @@ class PhotoDetections:
 
 
 def encode_config(
-    config: DPSNetConfig, *, image_size: int, categories: Sequence[Category], threshold: float, count_scale: float
+    config: DPSNetConfig,
+    *,
+    image_size: int,
+    categories: Sequence[Category],
+    threshold: float,
+    count_scale: float,
+    confidence: ListConfidence,
 ) -> bytes:
-    """The JSON beside a checkpoint's weights; threshold and count scale are those that val chose."""
+    """The JSON beside a checkpoint's weights; threshold, count scale and confidence are those that val chose."""
     body = {
         "format": FORMAT,
         "network": asdict(config),
         "image_size": image_size,
         "threshold": threshold,
         "count_scale": count_scale,
+        "confidence": confidence.to_json(),
         "categories": [asdict(category) for category in categories],
     }
     return orjson.dumps(body, option=orjson.OPT_INDENT_2)
@@ -106,6 +122,7 @@ def load_detector(weights: bytes, config: bytes, *, device: str = "cpu") -> Dete
         categories=tuple(Category(**category) for category in body["categories"]),
         threshold=body["threshold"],
         count_scale=body["count_scale"],
+        confidence=ListConfidence.from_json(body["confidence"]),
     )
 
 

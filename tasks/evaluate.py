@@ -22,6 +22,7 @@ from storage.images import Picture
 from storage.manifest import Manifest, ManifestRow
 from tasks import evaluation_plots as plots
 from tasks.coco_map import coco_map
+from tasks.confidence import acceptance_report, fit_confidence
 from tasks.context import StageContext
 from tasks.evaluation_analysis import (
     accuracy_by_items,
@@ -282,6 +283,16 @@ def evaluate(
         resamplings=params.resamplings,
     )
     report["decision"], report["count_scale"] = params.decision, scale
+    if scale is not None:
+        report["acceptance"] = _acceptance(
+            val_set,
+            test=test_set,
+            threshold=report["threshold"],
+            counts=[
+                _scaled(one, predictions=found, scale=scale)
+                for one, found in ((val_set, val_predictions), (test_set, test_predictions))
+            ],
+        )
     report["counting_view"] = counting_error(test.ok, predictions=test_predictions)
     report["warnings"] = _warnings(val_set, test=test_set)
     for warning in report["warnings"]:
@@ -310,6 +321,18 @@ def _counts(evaluated: EvaluationSet, *, predictions: Manifest) -> list[float] |
     counts = [predictions.row(photo).attributes.get("count") for photo in evaluated.photo_ids]
     known = [float(count) for count in counts if count is not None]
     return known if len(known) == len(counts) else None
+
+
+def _scaled(evaluated: EvaluationSet, *, predictions: Manifest, scale: float) -> list[float]:
+    return [scale * count for count in _counts(evaluated, predictions=predictions) or []]
+
+
+def _acceptance(
+    val: EvaluationSet, *, test: EvaluationSet, threshold: float, counts: Sequence[Sequence[float]]
+) -> dict[str, JSON]:
+    """How many lists of test can be accepted unseen, with a confidence fitted on val; `counts` of val and of test."""
+    confidence = fit_confidence(val, counts_N=counts[0], threshold=threshold)
+    return acceptance_report(confidence, evaluated=test, counts_N=counts[1], threshold=threshold)
 
 
 def _warnings(val: EvaluationSet, *, test: EvaluationSet) -> list[str]:

@@ -215,7 +215,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     own_process: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
     strides: tuple[int, ...] = Field(
@@ -286,7 +286,7 @@ class EvaluateParams(StageParams):
     """RPC metrics on val and test."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     decision: Literal["both views", "detection view"] = Field(
         default="both views", description="what decides which detections count; both: the count moves the scores"
     )

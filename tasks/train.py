@@ -21,9 +21,11 @@ from torch import Tensor
 from models.dpsnet import DPSNet, DPSNetConfig
 from models.training import NonFiniteLossError, Optimisation, Trainer, to_device
 from storage.catalog import Category, categories_of
+from storage.digest import JSON
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest, ManifestRow
 from storage.store import replace_file
+from tasks.confidence import UNTRAINED, ListConfidence, fit_confidence
 from tasks.context import StageContext
 from tasks.detection import Detector, detect, encode_config, load_detector, to_batch
 from tasks.evaluation_set import from_manifests
@@ -170,18 +172,20 @@ def train_step(trainer: Trainer, batch: Batch, *, params: TrainParams, generator
 class ValResult:
     """What both views of a checkpoint reach on val at the best threshold there, and the counting view's mean error.
 
-    `count_scale`: what the counting view's numbers are multiplied by so that they add up on val.
+    `count_scale`: what the counting view's numbers are multiplied by so that they add up on val. `confidence`: how far
+    lists can be trusted.
     """
 
     threshold: float
     count_scale: float
+    confidence: ListConfidence
     metrics: dict[str, float]
     count_error: float
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, JSON]:
         """All figures by name."""
         decision = {"threshold": self.threshold, "count_scale": self.count_scale}
-        return {**self.metrics, **decision, "count_error": self.count_error}
+        return {**self.metrics, **decision, "count_error": self.count_error, "confidence": self.confidence.to_json()}
 
     @property
     def rank(self) -> tuple[float, float]:
@@ -201,12 +205,14 @@ def evaluate_on_val(detector: Detector, *, photos: Sequence[np.ndarray], val: Ma
     evaluated = from_manifests(val, predictions=predictions, categories=detector.categories, role="val")
     products_N = [len(row.objects) for row in val.ok]
     scale = count_scale(counts, products_N=products_N)
-    evaluated = fused(evaluated, counts_N=[scale * count for count in counts])
+    counts_N = [scale * count for count in counts]
+    evaluated = fused(evaluated, counts_N=counts_N)
     threshold = best_threshold(evaluated) if len(evaluated.found) else 0.5
     found_NK, true_NK = counts_at(evaluated, threshold=threshold)
     return ValResult(
         threshold=float(threshold),
         count_scale=scale,
+        confidence=fit_confidence(evaluated, counts_N=counts_N, threshold=threshold),
         metrics=checkout_metrics(found_NK, true_NK=true_NK),
         count_error=float(np.abs(np.subtract(counts, products_N)).mean()),
     )
@@ -326,7 +332,14 @@ def _second_detector(network: DPSNet, *, image_size: int, categories: tuple[Cate
     """A second network for the averaged weights, so that evaluating does not touch the one in training."""
     device = next(network.parameters()).device
     other = DPSNet(network.config, pretrained=False).to(device).to(memory_format=torch.channels_last)
-    return Detector(network=other, image_size=image_size, categories=categories, threshold=0.5, count_scale=1.0)
+    return Detector(
+        network=other,
+        image_size=image_size,
+        categories=categories,
+        threshold=0.5,
+        count_scale=1.0,
+        confidence=UNTRAINED,
+    )
 
 
 def _publish(
@@ -345,6 +358,7 @@ def _publish(
         categories=categories,
         threshold=best["val"]["threshold"],
         count_scale=best["val"]["count_scale"],
+        confidence=ListConfidence.from_json(best["val"]["confidence"]),
     )
     files = {
         "checkpoint": ("model.safetensors", "application/x-safetensors", progress.read(BEST_FILE)),
@@ -354,4 +368,4 @@ def _publish(
     for item_id, (path, media_type, data) in files.items():
         context.put(data, path=path, row=ManifestRow(item_id=item_id, media_type=media_type))
     context.content["val"] = best["val"]
-    context.report(step=best["step"], **best["val"])
+    context.report(step=best["step"], **{name: value for name, value in best["val"].items() if name != "confidence"})

@@ -6,6 +6,7 @@ from safetensors.torch import save
 
 from models.dpsnet import DPSNet, DPSNetConfig
 from storage.catalog import Category
+from tasks.confidence import UNTRAINED
 from tasks.detection import Detector, decode_config, detect, encode_config, fit_photo, load_detector, turn_back
 
 CONFIG = DPSNetConfig(classes=2, width=8, head_width=16, proposals=10, samples=8, strides=(8, 16, 32), score_floor=0.0)
@@ -37,7 +38,14 @@ class _SeesBrightPixels(torch.nn.Module):
 
 
 def _detector(size=64):
-    return Detector(network=_SeesBrightPixels(), image_size=size, categories=CATEGORIES, threshold=0.5, count_scale=1.0)
+    return Detector(
+        network=_SeesBrightPixels(),
+        image_size=size,
+        categories=CATEGORIES,
+        threshold=0.5,
+        count_scale=1.0,
+        confidence=UNTRAINED,
+    )
 
 
 def _photo(box, *, height=96, width=128):
@@ -77,14 +85,23 @@ def test_fit_photo__keeps_the_aspect_and_fills_a_square_of_multiples_of_64():
 def test_load_detector__gives_back_what_was_saved():
     torch.manual_seed(0)
     network = DPSNet(CONFIG, pretrained=False).eval()
-    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0)
+    config = encode_config(
+        CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0, confidence=UNTRAINED
+    )
     detector = load_detector(save(network.state_dict()), config)
     photo = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     (one,), (other,) = (
         detect(which, [photo])
         for which in (
             detector,
-            Detector(network=network, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0),
+            Detector(
+                network=network,
+                image_size=64,
+                categories=CATEGORIES,
+                threshold=0.4,
+                count_scale=1.0,
+                confidence=UNTRAINED,
+            ),
         )
     )
     assert one.objects == other.objects and np.array_equal(one.density_Chw, other.density_Chw)
@@ -99,6 +116,8 @@ def test_decode_config__refuses_other_files():
 
 
 def test_load_detector__refuses_weights_of_another_network():
-    config = encode_config(CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0)
+    config = encode_config(
+        CONFIG, image_size=64, categories=CATEGORIES, threshold=0.4, count_scale=1.0, confidence=UNTRAINED
+    )
     with pytest.raises(ValueError, match="expected the weights"):
         load_detector(save({"x": torch.zeros(1)}), config)

@@ -9,6 +9,7 @@ import torch
 
 from models.dpsnet import DPSNet, DPSNetConfig
 from storage.catalog import Category
+from tasks.confidence import UNTRAINED
 from tasks.detection import Detector
 from tasks.export import export_file, open_exported, parity
 from tasks.photo_reader import OnnxReader
@@ -30,7 +31,9 @@ def _one_thread():
 def detector():
     torch.manual_seed(0)
     network = DPSNet(CONFIG, pretrained=False).eval()
-    return Detector(network=network, image_size=64, categories=CATEGORIES, threshold=0.3, count_scale=1.2)
+    return Detector(
+        network=network, image_size=64, categories=CATEGORIES, threshold=0.3, count_scale=1.2, confidence=UNTRAINED
+    )
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from storage.catalog import Category
 from storage.images import encode_png
 from storage.manifest import ManifestRow
 from storage.store import Store
+from tasks.confidence import UNTRAINED
 from tasks.detection import encode_config
 from tasks.params import PredictParams
 from tasks.predict import predict
@@ -42,6 +43,7 @@ def checkpoint(store):
             categories=(Category(id=1, sku="a"), Category(id=2, sku="b")),
             threshold=0.25,
             count_scale=1.0,
+            confidence=UNTRAINED,
         ),
     }
     publication = store.begin("train", key="made")
