@@ -13,6 +13,7 @@ from flows.presets import Preset
 from flows.runner import Runner
 from storage.digest import JSON
 from storage.manifest import Manifest
+from storage.reviews import reviews_for
 from tasks.ingest import dataset_root, files_digest
 from tasks.params import GatherParams, IngestParams
 
@@ -31,7 +32,10 @@ class DatasetChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses."""
+    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses.
+
+    `pool_reviewed`: people have decided on pseudo-labels, which is a kind of label on the pool.
+    """
 
     catalog: Manifest
     pool: Manifest
@@ -41,11 +45,12 @@ class Prepared:
     network: Manifest
     masks: Manifest
     poses: Manifest
+    pool_reviewed: bool = False
 
     @property
     def target_protocol(self) -> str:
         """What has been seen of the checkout: printed beside every figure."""
-        return str(self.pool.content["target_protocol"])
+        return "labelled-target" if self.pool_reviewed else str(self.pool.content["target_protocol"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,10 +99,25 @@ def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     coarse = run.stage("coarse", preset.coarse, catalog=catalog)
     network = run.stage("saliency", preset.saliency, catalog=catalog, coarse=coarse)
     masks = run.stage("segment", preset.segment, catalog=catalog, coarse=coarse, network=network)
-    poses = run.stage("prune", preset.prune, catalog=catalog, masks=masks, pool=pool, network=network)
+    reviews = reviewed(run, stage="prune")
+    poses = run.stage("prune", preset.prune, catalog=catalog, masks=masks, pool=pool, network=network, **reviews)
     return Prepared(
-        catalog=catalog, pool=pool, val=val, test=test, coarse=coarse, network=network, masks=masks, poses=poses
+        catalog=catalog,
+        pool=pool,
+        val=val,
+        test=test,
+        coarse=coarse,
+        network=network,
+        masks=masks,
+        poses=poses,
+        pool_reviewed=bool(reviewed(run, stage="select")),
     )
+
+
+def reviewed(run: Runner, *, stage: str) -> dict[str, Manifest]:
+    """The input `reviews` of a stage: what people decided in the inspector; none where nobody decided anything."""
+    reviews = reviews_for(run.store, stage=stage)
+    return {} if reviews is None else {"reviews": reviews}
 
 
 def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:
@@ -191,6 +211,7 @@ def _select(
         boards=boards,
         val=prepared.val,
         val_predictions=rung.val_predictions,
+        **reviewed(run, stage="select"),
     )
 
 

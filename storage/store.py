@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -201,6 +201,11 @@ class Store:
         except FileExistsError:
             return False
         return True
+
+    def remove_file(self, url: str) -> None:
+        """Remove the file at `url`, where there is one."""
+        with suppress(FileNotFoundError):
+            self._fs.rm_file(self._path(url))
 
     def list_files(self, url: str) -> list[str]:
         """Names of the files directly under `url`, sorted; none where there is no such folder."""

@@ -263,6 +263,7 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
+    version: ClassVar[int] = 2
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
     )

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from storage.digest import JSON
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestObject, ManifestRow
+from storage.reviews import verdicts_of
 from tasks.cutouts import mask_in_box, neutral_patch, product_candidates, product_mask, turned
 from tasks.evidence import (
     Floats,
@@ -33,6 +34,7 @@ from tasks.evidence import (
     vectors,
 )
 from tasks.params import PruneParams
+from tasks.reviewed import BAD_MASK, mask_verdict, pose_verdict, refused_masks, touched_products, usable_masks
 from tasks.stage import stage
 
 if TYPE_CHECKING:
@@ -296,7 +298,16 @@ def _decide_alone(masks: Sequence[ManifestRow], *, params: PruneParams) -> dict[
     return decisions
 
 
-def unchanged_products(masks: Sequence[ManifestRow], previous: Manifest) -> set[str]:
+def overruled(decision: Decision, *, verdict: str | None) -> Decision:
+    """The decision after a person's say on the view; a view that a person vouches for counts as an average one does."""
+    if verdict is None:
+        return decision
+    reason = f"a person marked the view as {verdict}; {decision.reason}"
+    weight = max(decision.weight, 1.0) if verdict == "good" else decision.weight
+    return replace(decision, kept=verdict == "good", weight=weight, reason=reason)
+
+
+def unchanged_products(masks: Sequence[ManifestRow], previous: Manifest) -> set[str | None]:
     """Products whose masks are those that an earlier result of this stage decided on: their rows can stay."""
     earlier: dict[str, set[tuple[str, str]]] = {}
     for row in previous.rows:
@@ -318,30 +329,42 @@ def prune(
     network: Manifest | None = None,
     pseudo: Manifest | None = None,
     previous: Manifest | None = None,
+    reviews: Manifest | None = None,
 ) -> None:
     """One row a mask, `pose/<stem>`: the sprite's RGBA PNG with its weight, or "dropped" with the reason.
 
     `pseudo`, a result of `select`, weighs views by accepted pseudo-labels in place of unnamed crops. With `previous`,
     this stage's result on a shorter catalog, the products decided there keep their rows and files; new ones compete
-    with all of them.
+    with all of them. `reviews` are people's decisions on masks and views: they overrule the rule.
     """
+    verdicts = verdicts_of(reviews)
+    usable = usable_masks(masks, verdicts=verdicts)
     decided = None
     if params.rule == "evidence" and pool is not None and network is not None:
         decided = _by_evidence(
-            context, masks.ok, params=params, catalog=catalog, pool=pool, network=network, pseudo=pseudo
+            context, usable, params=params, catalog=catalog, pool=pool, network=network, pseudo=pseudo
         )
     if decided is None:
-        decided = {name: (one, []) for name, one in _decide_alone(masks.ok, params=params).items()}
-    settled = unchanged_products(masks.ok, previous) if previous is not None else set()
+        decided = {name: (one, []) for name, one in _decide_alone(usable, params=params).items()}
+    refused = refused_masks(masks, verdicts=verdicts)
+    decided |= {row.item_id: (Decision(False, 0.0, 0.0, BAD_MASK), []) for row in refused}
+    settled: set[str | None] = set()
+    if previous is not None:
+        touched = touched_products(masks, previous, exemplars=catalog, verdicts=verdicts)
+        settled = unchanged_products([*usable, *refused], previous) - touched
 
     def make(row: ManifestRow) -> None:
         if previous is not None and row.sku in settled:
             _pass_on(context, previous.row(f"pose/{row.item_id.removeprefix('mask/')}"))
             return
         one, near = decided[row.item_id]
-        _publish(context, row, one, exemplar=catalog.row(row.parents[0]), rule=params.rule, near=near)
+        exemplar = catalog.row(row.parents[0])
+        verdict = pose_verdict(row.item_id.removeprefix("mask/"), exemplar=exemplar, verdicts=verdicts)
+        said = mask_verdict(row, verdicts=verdicts)
+        one = one if said == "bad" else overruled(one, verdict=verdict)
+        _publish(context, row, one, exemplar=exemplar, rule=params.rule, near=near, reviewed=verdict or said)
 
-    for _ in context.map(make, masks.ok, what="views"):
+    for _ in context.map(make, [*usable, *refused], what="views"):
         pass
 
 
@@ -360,6 +383,7 @@ def _publish(
     exemplar: ManifestRow,
     rule: str,
     near: Sequence[Near],
+    reviewed: str | None,
 ) -> None:
     stem = row.item_id.removeprefix("mask/")
     out = ManifestRow(
@@ -377,6 +401,7 @@ def _publish(
             "nearest": [one.to_json() for one in near],
             "mask": row.digest,
             **{name: exemplar.attributes.get(name) for name in ("camera", "view", "placement")},
+            **({"reviewed": reviewed} if reviewed else {}),
         },
     )
     if not decision.kept:

@@ -6,13 +6,13 @@ and the counts first. Every photo gets a row "pseudo/<stem>" that says why it wa
 
     taken whole     the row refers to the pool's photo; attributes.mode = "image"
     taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
-    not taken       status "rejected" and the reason
+    not taken       status "rejected" and the reason; its objects are what was proposed, and teach nothing
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -23,6 +23,7 @@ from storage.catalog import categories_of
 from storage.digest import JSON
 from storage.images import Picture, encode_jpeg
 from storage.manifest import Manifest, ManifestObject, ManifestRow
+from storage.reviews import Subject, label_text, verdicts_of
 from tasks.calibration import Calibration, fit_calibration
 from tasks.context import StageContext
 from tasks.evaluation_analysis import RIGHT, match
@@ -150,8 +151,15 @@ def _calibrated(objects: Sequence[ManifestObject], calibration: Calibration) -> 
     return tuple(replace(item, score=score) for item, score in zip(objects, scores, strict=True))
 
 
-def select_photo(photo_HW3: Picture, *, seen: Predicted, boards: Sequence[Picture], params: SelectParams) -> Selected:
-    """Decide on one photo (uint8 RGB) and make its row; see the module's docstring."""
+def select_photo(
+    photo_HW3: Picture,
+    *,
+    seen: Predicted,
+    boards: Sequence[Picture],
+    params: SelectParams,
+    verdicts: Mapping[Subject, str] | None = None,
+) -> Selected:
+    """Decide on one photo (uint8 RGB) and make its row; see the module's docstring. `verdicts`: what people said."""
     judged = judge(seen.objects, params=params, other_views=seen.other_views)
     if not judged.trusted:
         return Selected(row=_row(seen, judged=judged, strays=0, status="rejected", reason="nothing trusted"))
@@ -160,6 +168,11 @@ def select_photo(photo_HW3: Picture, *, seen: Predicted, boards: Sequence[Pictur
     strays_N4 = _strays(lit, judged=judged, params=params)
     against = objection(judged, count=seen.count, strays=len(strays_N4), params=params)
     row = partial(_row, seen, judged=judged, strays=len(strays_N4))
+    verdict = (verdicts or {}).get(("pseudo", pseudo_id(seen.photo), label_text(judged.trusted)))
+    if verdict == "bad":
+        return Selected(row=row(status="rejected", reason="a person marked this list as bad"))
+    if verdict == "good":
+        return Selected(row=row(mode="image", objects=judged.trusted, reason="a person marked this list as good"))
     if not against:
         return Selected(row=row(mode="image", objects=judged.trusted, reason="both views agree"))
     if params.mode == "image":
@@ -175,6 +188,11 @@ def select_photo(photo_HW3: Picture, *, seen: Predicted, boards: Sequence[Pictur
     )
     painted = encode_jpeg(painted_HW3, quality=params.quality)
     return Selected(row=row(mode="instance", objects=objects, reason=against), painted=painted)
+
+
+def pseudo_id(photo: PoolPhoto) -> str:
+    """The item_id of a pool photo's pseudo-label."""
+    return f"pseudo/{photo.item_id.split('/', 1)[-1]}"
 
 
 def _strays(lit: LitBoard | None, *, judged: Judged, params: SelectParams) -> np.ndarray:
@@ -194,8 +212,11 @@ def _row(
     objects: tuple[ManifestObject, ...] = (),
     status: str = "ok",
 ) -> ManifestRow:
-    """The row of a photo; it refers to the pool's file unless the photo was rejected."""
+    """The row of a photo; it refers to the pool's file unless the photo was rejected. Then `objects` is all that was
+    proposed."""
     photo = seen.photo
+    if status != "ok":
+        objects = (*judged.trusted, *map(as_ignored, judged.doubtful))
     attributes: dict[str, JSON] = {
         "count": seen.count,
         "trusted": len(judged.trusted),
@@ -204,7 +225,7 @@ def _row(
         **({"mode": mode} if mode else {}),
     }
     row = ManifestRow(
-        item_id=f"pseudo/{photo.item_id.split('/', 1)[-1]}",
+        item_id=pseudo_id(photo),
         width=photo.width,
         height=photo.height,
         split="pseudo",
@@ -229,7 +250,7 @@ def _quality(objects: Sequence[ManifestObject]) -> float | None:
 def guard_rails(rows: Sequence[ManifestRow]) -> dict[str, JSON]:
     """What to look at after each round: photos by outcome, items that teach and how many of them are estimated to be
     right, places ignored, and the SKUs."""
-    objects = [item for row in rows for item in row.objects]
+    objects = [item for row in rows if row.status == "ok" for item in row.objects]
     scores = [item.score for item in objects if item.status == "ok" and item.score is not None]
     outcomes = Counter(str(row.attributes.get("mode", row.status)) for row in rows)
     return {
@@ -253,19 +274,24 @@ def select(
     other_views: Sequence[Manifest] = (),
     val: Manifest | None = None,
     val_predictions: Manifest | None = None,
+    reviews: Manifest | None = None,
 ) -> None:
     """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring.
 
     `other_views` are predictions on augmented views of the pool, boxes mapped back into the photos' frames.
-    `val` and `val_predictions`, of the same checkpoint, calibrate the scores.
+    `val` and `val_predictions`, of the same checkpoint, calibrate the scores. `reviews` are people's decisions: they
+    hold for a photo while the trusted detections amount to the list that was judged.
     """
     calibration = calibration_on(val, predictions=val_predictions)
     pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
     if not pictures:
         raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
 
+    verdicts = verdicts_of(reviews)
+
     def decide(seen: Predicted) -> ManifestRow:
-        selected = select_photo(context.read_rgb(seen.photo.as_row), seen=seen, boards=pictures, params=params)
+        photo_HW3 = context.read_rgb(seen.photo.as_row)
+        selected = select_photo(photo_HW3, seen=seen, boards=pictures, params=params, verdicts=verdicts)
         if selected.painted is None:
             return context.add(selected.row)
         row = replace(selected.row, digest="", bytes=0, media_type="image/jpeg")

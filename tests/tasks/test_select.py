@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from storage.catalog import Category, category_records
+from storage.digest import canonical_json
 from storage.images import decode_rgb, encode_jpeg, encode_png
 from storage.manifest import ManifestObject, ManifestRow
+from storage.reviews import Decision, append_decisions, reviews_for
 from storage.store import Store
 from tasks.params import SelectParams
 from tasks.select import calibration_on, predicted, select, unlabelled
@@ -132,6 +134,32 @@ def test_select__something_unexplained_is_ignored_too(store):
     ignored = [item for item in row.objects if item.status == "ignore"]
     assert len(ignored) == 1
     assert ignored[0].box == pytest.approx(BOXES["low"], abs=4)
+
+
+def test_select__a_rejected_photo_tells_what_was_proposed_and_teaches_nothing(store):
+    row = run_stage_locally(select, PARAMS, store=store, **inputs(store)).row("pseudo/unsure")
+    assert row.status == "rejected" and not row.path
+    assert {item.status for item in row.objects} == {"ignore"} and all(item.reason for item in row.objects)
+
+
+def reviewed(store, item_id, verdict, *, skus):
+    judged = canonical_json(skus).decode()
+    one = Decision(time="", reviewer="Ada", kind="pseudo", item_id=item_id, judged=judged, verdict=verdict)
+    append_decisions(store, [one])
+    return run_stage_locally(select, PARAMS, store=store, **inputs(store), reviews=reviews_for(store, stage="select"))
+
+
+def test_select__a_list_that_a_person_marked_is_taken_or_not(store):
+    reviewed(store, "pseudo/whole", "bad", skus={"sku-1": 2, "sku-2": 1})
+    made = reviewed(store, "pseudo/part", "good", skus={"sku-1": 2})
+    assert outcome(made)["whole"] == (None, "a person marked this list as bad")
+    assert outcome(made)["part"] == ("image", "a person marked this list as good")
+    assert {item.status for item in made.row("pseudo/part").objects} == {"ok"}
+
+
+def test_select__a_decision_about_another_list_is_none(store):
+    made = reviewed(store, "pseudo/whole", "bad", skus={"sku-1": 2})
+    assert outcome(made)["whole"] == ("image", "both views agree")
 
 
 def test_select__guard_rails_count_what_was_taken(store):
