@@ -182,6 +182,7 @@ def _composed_anew(
         pool=prepared.pool,
         network=prepared.network,
         pseudo=pseudo,
+        **reviewed(run, stage="prune"),
     )
     synthetic = run.stage(
         "compose.feedback", preset.compose, catalog=prepared.catalog, poses=poses, boards=boards, pool=prepared.pool
