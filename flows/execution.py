@@ -47,7 +47,7 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
 
 def climb_of(options: RunOptions) -> Climb:
     """The pipeline of the options, to be run with any runner."""
-    return lambda run: order.pipeline(run, choice=options.choice, preset=options.configuration())
+    return lambda run: order.pipeline(run, choice=options.choice(run.store), preset=options.configuration())
 
 
 def explain_run(options: RunOptions) -> list[Verdict]:
@@ -74,9 +74,12 @@ def former_manifests(folder: Path) -> dict[str, str]:
 
 def carry_out(options: RunOptions, *, run: Runner, climb: Climb, events: EventSink) -> RunRecord:
     """Run the pipeline, or the part that was asked for, keeping `run.json` up to date, and write the run's outputs."""
+    version = options.version(run.store)
     record = RunRecord(
         name=options.folder.name,
         dataset=str(Path(options.dataset).resolve()),
+        catalog=options.catalog_name,
+        catalog_version=0 if version is None else version.number,
         preset=options.preset,
         store=run.store.url,
         parameters=options.configuration().model_dump(mode="json"),

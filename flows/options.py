@@ -12,10 +12,15 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from flows.catalog import catalog_name
 from flows.parts import Part, part_of
 from flows.pipeline import DatasetChoice
 from flows.presets import PRESETS, Preset
+from flows.runs import last_run, read_run
+from storage.catalogs import CatalogVersion, catalog_version
+from storage.store import Store
 
+_NAME = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$"
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 
 
@@ -32,6 +37,10 @@ class RunOptions(BaseModel):
     runs: str = Field(default="runs", description="folder of the runs")
     pool_source: Literal["pool", "test"] = Field(
         default="pool", description="test: the test photos, without labels, are the pool (transductive)"
+    )
+    catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
+    catalog_version: int = Field(
+        default=0, ge=0, description="0: the newest, or the data set's own exemplars where no version was made"
     )
     seed: int = Field(default=0, ge=0, description="seed of every stage")
     workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
@@ -61,9 +70,27 @@ class RunOptions(BaseModel):
         return Path(self.runs) / (self.name or self.preset)
 
     @property
-    def choice(self) -> DatasetChoice:
-        """The data set, the pool and the products."""
-        return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku)
+    def catalog_name(self) -> str:
+        """The name under which the catalog's versions and champions stand in the store."""
+        return self.catalog or catalog_name(self.dataset)
+
+    def version(self, store: Store) -> CatalogVersion | None:
+        """The version of the catalog that is meant; None where it has only the data set's own exemplars.
+
+        Raises:
+            ValueError: there is no such version.
+        """
+        return catalog_version(store, catalog=self.catalog_name, number=self.catalog_version)
+
+    def choice(self, store: Store) -> DatasetChoice:
+        """The data set, the pool and the products.
+
+        Raises:
+            ValueError: there is no such version of the catalog.
+        """
+        version = self.version(store)
+        catalog = None if version is None else store.load(version.manifest)
+        return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku, catalog=catalog)
 
     def configuration(self) -> Preset:
         """The preset with the run's seed in every stage, and with feedback where it is asked for."""
@@ -86,7 +113,43 @@ class RunOptions(BaseModel):
 
     def worker_count(self) -> int:
         """The number of workers: as asked, or one a processor this process may use."""
-        return self.workers or processors()
+        return worker_count(self.workers)
+
+
+class CatalogOptions(BaseModel):
+    """Which catalog, in which store."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str = Field(default="", description="folder of the data set; that of the last run when not given")
+    catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
+    store: str = Field(default="store", description="folder or URL of the artifact store")
+    runs: str = Field(default="runs", description="folder of the runs")
+    workers: int = Field(default=0, ge=0, le=1024, description="photos validated at once; 0: one a processor")
+
+    def root(self) -> str:
+        """The folder of the data set.
+
+        Raises:
+            ValueError: none is named, and nothing ran yet.
+        """
+        if self.dataset:
+            return self.dataset
+        try:
+            return str(read_run(last_run(Path(self.runs)))["dataset"])
+        except ValueError as error:
+            raise ValueError(f"dataset: expected --dataset DIR, or a run under {self.runs}/ to take it from") from error
+
+
+class IngestOptions(CatalogOptions):
+    """New products for a catalog."""
+
+    folder: str = Field(description="folder with one folder a new product (or in RPC layout)")
+    sku: Names = Field(default=(), description="products of the folder that are added; all new ones when empty")
+
+
+def worker_count(asked: int) -> int:
+    """The number of workers: as asked, or one a processor this process may use."""
+    return asked or processors()
 
 
 def processors() -> int:

@@ -22,12 +22,13 @@ RUNGS = ("source", "render", "image_level", "instance_level")
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetChoice:
-    """Which data set, whether its unlabelled test photos serve as the pool (the paper's transductive setting), and the
-    products whose exemplars are used (empty: all)."""
+    """Which data set, whether its unlabelled test photos serve as the pool (the paper's transductive setting), the
+    products whose exemplars are used (empty: all), and the version of the catalog (None: the data set's own)."""
 
     dataset: str
     pool_source: str = "pool"
     skus: tuple[str, ...] = ()
+    catalog: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +89,7 @@ class Outcome:
 
 def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     """Ingest the four splits, cut the products out of their exemplars and keep the poses a checkout camera sees."""
-    catalog, pool, val, test = (
-        run.stage(f"ingest.{split}", _ingest(choice, split=split)) for split in ("catalog", "pool", "val", "test")
-    )
-    _require(catalog, what="exemplars")
-    _require(val, what="labelled val photos (the score threshold comes from them)")
-    _require(test, what="labelled test photos (the report is about them)")
+    catalog, pool, val, test = ingest_splits(run, choice=choice)
     if choice.skus:
         catalog = run.stage("gather.skus", GatherParams(skus=choice.skus), parts=[catalog])
     coarse = run.stage("coarse", preset.coarse, catalog=catalog)
@@ -118,6 +114,26 @@ def reviewed(run: Runner, *, stage: str) -> dict[str, Manifest]:
     """The input `reviews` of a stage: what people decided in the inspector; none where nobody decided anything."""
     reviews = reviews_for(run.store, stage=stage)
     return {} if reviews is None else {"reviews": reviews}
+
+
+def ingest_splits(run: Runner, *, choice: DatasetChoice) -> tuple[Manifest, Manifest, Manifest, Manifest]:
+    """Catalog, pool, val and test of a data set.
+
+    Raises:
+        ValueError: a split that is needed has no usable photo.
+    """
+    if choice.catalog is None:
+        catalog, known = run.stage("ingest.catalog", _ingest(choice, split="catalog")), {}
+    else:
+        # The version lies in the store already: under its name in the run stands a manifest that refers to its rows.
+        catalog = run.stage("ingest.catalog", GatherParams(), parts=[choice.catalog])
+        known = {"catalog": catalog}
+    pool = run.stage("ingest.pool", _ingest(choice, split="pool"))
+    val, test = (run.stage(f"ingest.{split}", _ingest(choice, split=split), **known) for split in ("val", "test"))
+    _require(catalog, what="exemplars")
+    _require(val, what="labelled val photos (the score threshold comes from them)")
+    _require(test, what="labelled test photos (the report is about them)")
+    return catalog, pool, val, test
 
 
 def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:

@@ -99,7 +99,8 @@ def _planned(options: RunOptions) -> State:
 def _climb(run: Runner, *, options: RunOptions) -> Outcome:
     # The sub-flows close over the runner: what a flow takes as a parameter goes to the server and must stay small.
     preset = options.configuration()
-    prepared = _sub_flow("prepare", lambda: order.prepare(run, choice=options.choice, preset=preset))
+    choice = options.choice(run.store)
+    prepared = _sub_flow("prepare", lambda: order.prepare(run, choice=choice, preset=preset))
     synthesized = _sub_flow("synthesize", lambda: order.synthesize(run, prepared=prepared, preset=preset))
     rungs = _sub_flow("distill", lambda: order.distill(run, prepared=prepared, synthesized=synthesized, preset=preset))
     return Outcome(prepared=prepared, synthesized=synthesized, rungs=rungs)

@@ -35,6 +35,8 @@ class RunRecord:
     preset: str
     store: str
     parameters: Mapping[str, JSON]
+    catalog: str = ""
+    catalog_version: int = 0
     state: str = "running"
     started: str = field(default_factory=now)
     finished: str | None = None
@@ -46,7 +48,18 @@ class RunRecord:
 
     def to_json(self) -> dict[str, JSON]:
         """The record as a JSON object; its stages in the order they ran."""
-        names = ("name", "dataset", "preset", "store", "state", "started", "finished", "error")
+        names = (
+            "name",
+            "dataset",
+            "catalog",
+            "catalog_version",
+            "preset",
+            "store",
+            "state",
+            "started",
+            "finished",
+            "error",
+        )
         later = ("target_protocol", "champion", "ladder", "parameters")
         return {
             **{name: getattr(self, name) for name in names},

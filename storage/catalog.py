@@ -11,6 +11,10 @@ from storage.manifest import Manifest
 _TEXTS = ("name", "supercategory", "code")
 
 
+# Ids of products that left the catalog, by SKU: they are nobody else's.
+RETIRED = "retired"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Category:
     """One product. `id` is the data set's category id; `metadata` holds what else the catalog says (mm, price, …)."""

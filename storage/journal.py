@@ -22,9 +22,14 @@ _RECORD = re.compile(r"(\d{6,})\.json")
 def append_record(store: Store, folder: str, *, body: Callable[[int], Mapping[str, JSON]]) -> int:
     """Write `body(number)` under the next free number, from 1, and return that number."""
     number = max(record_numbers(store, folder), default=0) + 1
-    while not store.create_file(_url(store, folder, number), _encoded(body(number))):
+    while not create_record(store, folder, number=number, body=body(number)):
         number += 1
     return number
+
+
+def create_record(store: Store, folder: str, *, number: int, body: Mapping[str, JSON]) -> bool:
+    """Write a record under a number, if that is still free; returns whether it was."""
+    return store.create_file(_url(store, folder, number), _encoded(body))
 
 
 def read_records(store: Store, folder: str) -> Iterator[dict[str, JSON]]:

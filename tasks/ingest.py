@@ -1,27 +1,29 @@
 """Stage `ingest`: one split of a data set becomes a manifest; every photo is decoded and checked.
 
-Photos stay where they are: rows point at them and hold their digests. A photo that can't be used (unreadable,
-truncated, wrong size, labels outside the photo, unknown product, twice the same content) becomes a quarantined row
-with the reason, and the rest goes on. The pool's rows have no labels by construction: its reader knows none.
+Photos stay where they are, unless copies are asked for: rows point at them and hold their digests. A photo that can't
+be used (unreadable, truncated, wrong size, labels outside the photo, unknown product, twice the same content) becomes a
+quarantined row with the reason, and the rest goes on. The pool's rows have no labels by construction: its reader knows
+none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from storage.catalog import Category, category_records
+from storage.catalog import Category, categories_of, category_records
 from storage.digest import digest_bytes, digest_json
 from storage.formats import folders, rpc
 from storage.formats.dataset import DatasetSplit, ListedPhoto
 from storage.images import decode_rgb
-from storage.manifest import ManifestRow
+from storage.manifest import Manifest, ManifestRow
 from tasks.context import StageContext
 from tasks.params import IngestParams
 from tasks.stage import stage
 
 _MEDIA_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+_SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
 def dataset_root(dataset: str) -> Path:
@@ -30,12 +32,29 @@ def dataset_root(dataset: str) -> Path:
     Raises:
         ValueError: there is no such folder, or it holds no layout that is known.
     """
-    root = Path(dataset).expanduser().resolve()
-    if not root.is_dir():
-        raise ValueError(f"dataset: expected a folder, got {dataset!r}, which does not exist")
+    root = _existing_folder(dataset)
     if not (rpc.is_rpc(root) or folders.is_folders(root)):
         wanted = "instances_train2019.json (RPC layout) or catalog/<SKU>/ folders"
         raise ValueError(f"dataset: expected {root} to hold {wanted}, got neither")
+    return root
+
+
+def _existing_folder(folder: str) -> Path:
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise ValueError(f"dataset: expected a folder, got {folder!r}, which does not exist")
+    return root
+
+
+def catalog_root(folder: str) -> Path:
+    """The folder of a catalog, absolute: a data set, or nothing but one folder a SKU.
+
+    Raises:
+        ValueError: there is no such folder, or no folder in it holds a photo.
+    """
+    root = _existing_folder(folder)
+    if not (rpc.is_rpc(root) or any(path.parent != root for path in folders.files_of(root, split="catalog"))):
+        raise ValueError(f"catalog: expected {root} to hold <SKU>/*.jpg, got no folder with photos")
     return root
 
 
@@ -46,14 +65,39 @@ def files_digest(root: Path, *, split: str, pool_source: str = "pool") -> str:
     return digest_json([[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in listed])
 
 
-def read_listing(root: Path, *, split: str, pool_source: str) -> DatasetSplit:
-    """The photos that a data set lists for `split`, whatever its layout."""
+def read_listing(root: Path, *, split: str, pool_source: str = "pool", known: Sequence[Category] = ()) -> DatasetSplit:
+    """The photos that a data set lists for `split`, whatever its layout.
+
+    `known`: the products that labels may name; those of the data set itself when empty.
+    """
     layout = rpc if rpc.is_rpc(root) else folders
     if split == "pool":
         return layout.read_pool(root, source=pool_source)
-    if split == "catalog" and layout is folders:
-        return folders.read_catalog(root)
-    return layout.read_split(root, split=split)
+    if split == "catalog":
+        return read_catalog(root)
+    return layout.read_split(root, split=split, known=known)
+
+
+def read_catalog(root: Path) -> DatasetSplit:
+    """The exemplars that a folder lists, whatever its layout."""
+    return rpc.read_split(root, split="catalog") if rpc.is_rpc(root) else folders.read_catalog(root)
+
+
+def of_products(listing: DatasetSplit, *, skus: Collection[str]) -> DatasetSplit:
+    """The part of a catalog that shows the named products; all of it when none is named.
+
+    Raises:
+        ValueError: a product is not in the catalog.
+    """
+    if not skus:
+        return listing
+    missing = sorted(set(skus) - {category.sku for category in listing.categories})
+    if missing:
+        raise ValueError(f"sku: expected products of the catalog, got {', '.join(missing)}")
+    return DatasetSplit(
+        categories=tuple(category for category in listing.categories if category.sku in skus),
+        photos=tuple(photo for photo in listing.photos if photo.sku in skus),
+    )
 
 
 def check_photo(photo: ListedPhoto, *, split: str) -> ManifestRow:
@@ -116,14 +160,23 @@ def without_photos(categories: Iterable[Category], *, rows: Iterable[ManifestRow
 
 
 @stage(IngestParams)
-def ingest(context: StageContext, *, params: IngestParams) -> None:
-    """Validate one split and publish its manifest; see the module's docstring."""
-    root = dataset_root(params.dataset)
-    listing = read_listing(root, split=params.split, pool_source=params.pool_source)
+def ingest(context: StageContext, *, params: IngestParams, catalog: Manifest | None = None) -> None:
+    """Validate one split and publish its manifest; see the module's docstring.
+
+    With `catalog` its products, by SKU, are those that labels may name, in place of the data set's own.
+    """
+    root = catalog_root(params.dataset) if params.split == "catalog" else dataset_root(params.dataset)
+    known = () if catalog is None else categories_of(catalog)
+    listing = read_listing(root, split=params.split, pool_source=params.pool_source, known=known)
+    listing = of_products(listing, skus=params.skus)
     checked = context.map(lambda photo: check_photo(photo, split=params.split), listing.photos, what="photos checked")
     rows = list(quarantine_duplicates(checked))
     for row in rows:
-        context.add(row)
+        if params.copies and row.status == "ok":
+            path = Path(row.item_id).name + _SUFFIXES[row.media_type]
+            context.put(context.read(replace(row, url=row.path)), path=path, row=row)
+        else:
+            context.add(row)
     usable = sum(row.status == "ok" for row in rows)
     context.content["categories"] = category_records(listing.categories)
     if params.split == "pool":

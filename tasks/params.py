@@ -34,6 +34,8 @@ class IngestParams(StageParams):
         default="pool", description="test: the unlabelled test photos are the pool (transductive, as in the paper)"
     )
     files_digest: str = Field(description="digest of the names, sizes and times of the split's files")
+    skus: tuple[str, ...] = Field(default=(), description="catalog: products that are read; empty: all")
+    copies: bool = Field(default=False, description="keep copies of the photos in the store")
 
 
 class GatherParams(StageParams):
@@ -41,6 +43,7 @@ class GatherParams(StageParams):
 
     stage: ClassVar[str] = "gather"
     skus: tuple[str, ...] = Field(default=(), description="products whose rows are taken; empty: all rows")
+    without: tuple[str, ...] = Field(default=(), description="products that are left out, as if they had never been")
 
 
 class CoarseParams(StageParams):

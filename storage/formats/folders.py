@@ -1,10 +1,13 @@
 """A shop's own photos: `catalog/<SKU>/*.jpg`, `pool/*.jpg`, and labelled `val/` and `test/` with `labels.json` (COCO).
 
-Optional `catalog/products.json` maps a SKU to what is known of it: name, supercategory, code, price, size in mm.
+Optional `catalog/products.json` maps a SKU to what is known of it: name, supercategory, code, price, size in mm. The
+`categories` of `labels.json` name SKUs; where they name none of them, its category ids number the SKU folders in the
+order of their names, from 1. A folder of SKU folders without the rest (`<SKU>/*.jpg`) can be read as a catalog.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import orjson
 
 from storage.catalog import Category, with_product
 from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, unique_ids
-from storage.formats.rpc import read_labelled
+from storage.formats.rpc import read_labelled, read_listed
 
 LABELS_NAME = "labels.json"
 PRODUCTS_NAME = "products.json"
@@ -23,11 +26,16 @@ def is_folders(root: Path) -> bool:
     return (root / "catalog").is_dir()
 
 
+def catalog_folder(root: Path) -> Path:
+    """The folder of the SKU folders: `root/catalog`, or `root` itself where it is no whole data set."""
+    return root / "catalog" if is_folders(root) else root
+
+
 def files_of(root: Path, *, split: str) -> list[Path]:
     """The files that a split consists of: its pictures and its JSON."""
     if split == "catalog":
         pictures = [path for folder in _sku_folders(root) for path in pictures_in(folder)]
-        return [path for path in [root / "catalog" / PRODUCTS_NAME] if path.is_file()] + pictures
+        return [path for path in [catalog_folder(root) / PRODUCTS_NAME] if path.is_file()] + pictures
     labels = root / split / LABELS_NAME
     return ([labels] if labels.is_file() else []) + pictures_in(root / split)
 
@@ -42,12 +50,28 @@ def read_catalog(root: Path) -> DatasetSplit:
     return DatasetSplit(categories=read_categories(root), photos=unique_ids(photos))
 
 
-def read_split(root: Path, *, split: str) -> DatasetSplit:
-    """The labelled photos of `val` or `test`; a split that is not there has none."""
-    categories = read_categories(root)
+def read_split(root: Path, *, split: str, known: Sequence[Category] = ()) -> DatasetSplit:
+    """The labelled photos of `val` or `test`; a split that is not there has none.
+
+    `known`: the catalog's products, in place of the SKU folders; labels are matched by SKU.
+    """
+    folders = read_categories(root)
+    categories = tuple(known) or folders
     path = root / split / LABELS_NAME
-    photos = read_labelled(path, folder=root / split, split=split, categories=categories) if path.is_file() else []
+    if not path.is_file():
+        return DatasetSplit(categories=categories, photos=())
+    skus = _label_skus(path, folders=folders, known=categories)
+    photos = read_labelled(path, folder=root / split, split=split, known=categories, skus=skus)
     return DatasetSplit(categories=categories, photos=unique_ids(photos))
+
+
+def _label_skus(path: Path, *, folders: Sequence[Category], known: Sequence[Category]) -> Mapping[int, str]:
+    """What the category ids of `labels.json` mean; see the module's docstring."""
+    listed = read_listed(path)
+    skus = {category.sku for category in known}
+    if any(category.sku in skus for category in listed):
+        return {category.id: category.sku for category in listed}
+    return {category.id: category.sku for category in folders}
 
 
 def read_pool(root: Path, *, source: str) -> DatasetSplit:
@@ -62,7 +86,7 @@ def read_categories(root: Path) -> tuple[Category, ...]:
     Raises:
         ValueError: `products.json` is not a JSON object of objects.
     """
-    path = root / "catalog" / PRODUCTS_NAME
+    path = catalog_folder(root) / PRODUCTS_NAME
     products = read_products(path) if path.is_file() else {}
     names = [folder.name for folder in _sku_folders(root)]
     return tuple(
@@ -89,4 +113,4 @@ def read_products(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _sku_folders(root: Path) -> list[Path]:
-    return sorted(path for path in (root / "catalog").iterdir() if path.is_dir())
+    return sorted(path for path in catalog_folder(root).iterdir() if path.is_dir() and not path.name.startswith("."))

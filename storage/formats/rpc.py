@@ -38,8 +38,10 @@ def files_of(root: Path, *, split: str) -> list[Path]:
     return ([listing] if listing.is_file() else []) + pictures_in(root / _YEAR_FOLDERS[split])
 
 
-def read_split(root: Path, *, split: str) -> DatasetSplit:
+def read_split(root: Path, *, split: str, known: Sequence[Category] = ()) -> DatasetSplit:
     """The photos of `split` (catalog, val or test) with their labels, bad ones with the problem they have.
+
+    `known`: the catalog's products, in place of those that the JSON file lists; labels are matched by SKU.
 
     Raises:
         ValueError: the JSON file is broken or lacks a required list.
@@ -47,10 +49,11 @@ def read_split(root: Path, *, split: str) -> DatasetSplit:
     assert split != "pool", "the pool is read by read_pool, which knows no labels"
     path = _listing_path(root, split=split)
     if not path.is_file():
-        return DatasetSplit(categories=_catalog_categories(root), photos=())
+        return DatasetSplit(categories=tuple(known) or _catalog_categories(root), photos=())
     categories = read_categories(_load(path, required=("categories",)), path=path)
-    photos = read_labelled(path, folder=root / _YEAR_FOLDERS[split], split=split, categories=categories)
-    return DatasetSplit(categories=categories, photos=unique_ids(photos))
+    skus = {category.id: category.sku for category in categories}
+    photos = read_labelled(path, folder=root / _YEAR_FOLDERS[split], split=split, known=known or categories, skus=skus)
+    return DatasetSplit(categories=tuple(known) or categories, photos=unique_ids(photos))
 
 
 def read_pool(root: Path, *, source: str) -> DatasetSplit:
@@ -85,10 +88,18 @@ def _load(path: Path, *, required: Sequence[str]) -> dict[str, Any]:
         listing = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
-    missing = [name for name in required if not isinstance(listing, dict) or not isinstance(listing.get(name), list)]
+    if not isinstance(listing, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(listing).__name__}")
+    missing = [name for name in required if not isinstance(listing.get(name), list)]
     if missing:
         raise ValueError(f"{path}: expected the lists {', '.join(required)}, got none named {', '.join(missing)}")
     return dict(listing)
+
+
+def read_listed(path: Path) -> tuple[Category, ...]:
+    """The categories of the COCO JSON at `path`; none where it has no such list. Raises ValueError as below."""
+    listing = _load(path, required=())
+    return read_categories(listing, path=path) if isinstance(listing.get("categories"), list) else ()
 
 
 def read_categories(listing: Mapping[str, Any], *, path: Path) -> tuple[Category, ...]:
@@ -112,18 +123,22 @@ def read_categories(listing: Mapping[str, Any], *, path: Path) -> tuple[Category
     return tuple(sorted(categories, key=lambda one: one.id))
 
 
-def read_labelled(path: Path, *, folder: Path, split: str, categories: Sequence[Category]) -> list[ListedPhoto]:
+def read_labelled(
+    path: Path, *, folder: Path, split: str, known: Sequence[Category], skus: Mapping[int, str]
+) -> list[ListedPhoto]:
     """The photos that the COCO JSON at `path` lists, labelled, and those in `folder` that it does not list.
 
-    Category ids are those of `categories`. A photo whose labels can't be trusted comes with its problem and no labels.
+    `skus`: what the category ids of the JSON mean; the labels get the ids that `known` has for them. A photo whose
+    labels can't be trusted, or that shows a product which is not known, comes with its problem and no labels.
     """
     listing = _load(path, required=("images", "annotations"))
-    skus = {category.id: category.sku for category in categories}
+    ids = {category.sku: category.id for category in known}
+    products = {number: (ids.get(sku), sku) for number, sku in skus.items()}
     annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in listing["annotations"]:
         annotations[annotation.get("image_id")].append(annotation)
     photos = [
-        _labelled_photo(image, annotations.pop(image.get("id"), []), folder=folder, split=split, skus=skus)
+        _labelled_photo(image, annotations.pop(image.get("id"), []), folder=folder, split=split, products=products)
         for image in listing["images"]
     ]
     listed = {photo.path.name for photo in photos}
@@ -143,7 +158,7 @@ def _labelled_photo(
     *,
     folder: Path,
     split: str,
-    skus: Mapping[int, str],
+    products: Mapping[int, tuple[int | None, str]],
 ) -> ListedPhoto:
     name = str(image.get("file_name") or f"image-{image.get('id')}-without-name")
     stem = Path(name).stem
@@ -153,7 +168,7 @@ def _labelled_photo(
         problem = problem or f"size: expected a positive width and height, got {size[0]!r} x {size[1]!r}"
     objects: list[ManifestObject] = []
     for annotation in annotations:
-        item, wrong = _object(annotation, size=size, skus=skus)
+        item, wrong = _object(annotation, size=size, products=products)
         problem = problem or wrong
         objects += [item] if item else []
     single = objects[0].sku if split == "catalog" and len(objects) == 1 else None
@@ -177,11 +192,14 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _object(
-    annotation: Mapping[str, Any], *, size: tuple[Any, Any], skus: Mapping[int, str]
+    annotation: Mapping[str, Any], *, size: tuple[Any, Any], products: Mapping[int, tuple[int | None, str]]
 ) -> tuple[ManifestObject | None, str]:
-    category = annotation.get("category_id")
-    if not isinstance(category, int) or category not in skus:
-        return None, f"category_id: expected one of {len(skus)} known categories, got {category!r}"
+    named = annotation.get("category_id")
+    if not isinstance(named, int) or named not in products:
+        return None, f"category_id: expected one of {len(products)} known categories, got {named!r}"
+    category, sku = products[named]
+    if category is None:
+        return None, f"category_id: expected a product of the catalog, got {sku!r}"
     values = annotation.get("bbox")
     if not isinstance(values, list) or len(values) != 4 or not all(isinstance(one, (int, float)) for one in values):
         return None, f"bbox: expected four numbers (x, y, width, height), got {values!r}"
@@ -195,7 +213,7 @@ def _object(
     centre = (float(point[0]), float(point[1])) if isinstance(point, list) and len(point) == 2 else None
     if centre is None or not all(math.isfinite(value) for value in centre):
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    return ManifestObject(category=category, sku=skus[category], box=box, centre=centre), ""
+    return ManifestObject(category=category, sku=sku, box=box, centre=centre), ""
 
 
 def exemplar_attributes(stem: str) -> dict[str, JSON]:
