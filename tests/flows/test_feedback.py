@@ -21,7 +21,9 @@ def manifest(name):
 @dataclass
 class RecordingRunner:
     asked: dict = field(default_factory=dict)
-    store: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(read=lambda row: b"{}"))
+    store: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(url="memory://", read=lambda row: b"{}", list_files=lambda url: [])
+    )
 
     def stage(self, name, params, **inputs):
         self.asked[name] = inputs
