@@ -6,16 +6,20 @@ Boundary: uint8 crops in, uint8 crops out; knows no layout and no labels. Legend
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, cos, sin
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.pixels import PLACE_ONE, SOLID, Packed, warp
+
 Photo = NDArray[np.uint8]
+Matrix = tuple[tuple[float, float], tuple[float, float]]
 
 NOISE_UNIT = 24
 _NOISE_MARGIN = 64
-# OpenCV's remaps take the pixel's corner as its position when a border colour is blended in: a margin keeps it out.
+# Bilinear sampling looks one pixel beyond, and a soft edge needs room.
 MARGIN = 2
 
 
@@ -46,62 +50,106 @@ def scale_sprite(rgba_HW4: Photo, *, factor: float) -> Photo:
     return np.asarray(framed_hw4)
 
 
-def turn_matrix(*, angle: float, scale: float, tilt: float, tilt_axis: float) -> NDArray[np.float64]:
+def turn_matrix(*, angle: float, scale: float, tilt: float, tilt_axis: float) -> Matrix:
     """2 x 2 map of a flat product turned by `angle` in its plane and slightly out of it, seen from far above.
 
     Under weak perspective a turn out of the plane shortens the direction across its axis by the factor 1 - tilt.
     Angles in radians, x right, y down, positive from x to y.
     """
-    across = np.asarray([-np.sin(tilt_axis), np.cos(tilt_axis)])
-    shorten_22 = np.eye(2) - tilt * np.outer(across, across)
-    cosine, sine = np.cos(angle), np.sin(angle)
-    return scale * np.asarray([[cosine, -sine], [sine, cosine]]) @ shorten_22
+    across_x, across_y = -sin(tilt_axis), cos(tilt_axis)
+    cosine, sine = scale * cos(angle), scale * sin(angle)
+    xx, xy, yy = 1 - tilt * across_x * across_x, -tilt * across_x * across_y, 1 - tilt * across_y * across_y
+    return (
+        (cosine * xx - sine * xy, cosine * xy - sine * yy),
+        (sine * xx + cosine * xy, sine * xy + cosine * yy),
+    )
 
 
-def warp_sprite(rgba_hw4: Photo, *, matrix_22: NDArray[np.float64]) -> Photo:
-    """The sprite under a 2 x 2 map about its centre, on the smallest crop that holds it."""
+def packed(rgba_hw4: Photo) -> Packed:
+    """A view of an RGBA picture with one uint32 a pixel (`tasks.pixels`)."""
+    return rgba_hw4.view(np.uint32)[..., 0]
+
+
+def warped_size(rgba_hw4: Photo, *, matrix: Matrix) -> tuple[int, int]:
+    """(height, width) of the smallest crop that holds the sprite under a 2 x 2 map."""
     height, width = rgba_hw4.shape[:2]
-    out_width, out_height = np.ceil(np.abs(matrix_22) @ [width, height]).astype(int)
-    offset_2 = np.asarray([(out_width - 1) / 2, (out_height - 1) / 2]) - matrix_22 @ [(width - 1) / 2, (height - 1) / 2]
-    affine_23 = np.column_stack([matrix_22, offset_2])
-    return np.asarray(cv2.warpAffine(rgba_hw4, affine_23, (int(out_width), int(out_height)), flags=cv2.INTER_LINEAR))
+    (xx, xy), (yx, yy) = matrix
+    return ceil(abs(yx) * width + abs(yy) * height - 1e-6), ceil(abs(xx) * width + abs(xy) * height - 1e-6)
 
 
-def paste(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo, gains: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-    """window = window x (1 - alpha) + colours x gain x alpha, in place; one gain a channel.
+def warp_sprite(rgba_hw4: Photo, *, matrix: Matrix, colours: bool = False) -> Photo:
+    """The sprite under a 2 x 2 map about its centre, on the smallest crop that holds it.
 
-    The gains go into the alpha, which has one channel, because that is cheaper than lighting three.
+    `colours`: keep the colours of transparent pixels.
     """
-    rest_hw3 = cv2.cvtColor(cv2.bitwise_not(alpha_hw), cv2.COLOR_GRAY2RGB)
-    below_hw3 = cv2.multiply(window_hw3, rest_hw3, scale=1 / 255)
-    most = max(gains)
-    shares_hw3 = cv2.merge([cv2.convertScaleAbs(alpha_hw, alpha=gain / most) for gain in gains])
-    above_hw3 = cv2.multiply(colours_hw3, shares_hw3, scale=most / 255)
-    cv2.add(below_hw3, above_hw3, dst=window_hw3)
+    height, width = rgba_hw4.shape[:2]
+    rows, columns = warped_size(rgba_hw4, matrix=matrix)
+    (a, b), (d, e) = _inverse(matrix)
+    c = (width - 1) / 2 - a * (columns - 1) / 2 - b * (rows - 1) / 2
+    f = (height - 1) / 2 - d * (columns - 1) / 2 - e * (rows - 1) / 2
+    warped_hw4 = np.empty((rows, columns, 4), np.uint8)
+    warp(packed(rgba_hw4), _places(a, b, c, d, e, f), colours, packed(warped_hw4))
+    return warped_hw4
 
 
-def paste_poisson(window_hw3: Photo, colours_hw3: Photo, *, alpha_hw: Photo, gains: Sequence[float]) -> None:
-    """Paste the gradients of a product, in place; arguments as in `paste`.
+def thumbnail(rgba_hw4: Photo, *, cell: int) -> Photo:
+    """The sprite for `warped_cover`: two pixels a cell, in a transparent frame of one pixel."""
+    height, width = rgba_hw4.shape[:2]
+    size = max(1, round(2 * width / cell)), max(1, round(2 * height / cell))
+    return np.pad(cv2.resize(rgba_hw4, size, interpolation=cv2.INTER_AREA), ((1, 1), (1, 1), (0, 0)))
+
+
+def warped_cover(thumb_hw4: Photo, rgba_hw4: Photo, *, matrix: Matrix, cell: int) -> Photo:
+    """How much the sprite under a 2 x 2 map covers each cell of `warp_sprite`'s crop, 0..255, from its thumbnail."""
+    height, width = rgba_hw4.shape[:2]
+    rows, columns = warped_size(rgba_hw4, matrix=matrix)
+    (a, b), (d, e) = _inverse(matrix)
+    # From the middle of a cell to the crop's pixels, to the sprite's, to the thumbnail's, all about their middles.
+    across, down = (cell - columns) / 2, (cell - rows) / 2
+    wide, high = (thumb_hw4.shape[1] - 2) / width, (thumb_hw4.shape[0] - 2) / height
+    c = wide * (a * across + b * down) + (thumb_hw4.shape[1] - 1) / 2
+    f = high * (d * across + e * down) + (thumb_hw4.shape[0] - 1) / 2
+    cover_hw = np.empty((-(-rows // cell), -(-columns // cell)), np.uint32)
+    steps = _places(wide * a * cell, wide * b * cell, c, high * d * cell, high * e * cell, f)
+    warp(packed(thumb_hw4), steps, False, cover_hw)
+    return np.asarray(cover_hw >> 24, np.uint8)
+
+
+def _inverse(matrix: Matrix) -> Matrix:
+    (xx, xy), (yx, yy) = matrix
+    determinant = xx * yy - xy * yx
+    return (yy / determinant, -xy / determinant), (-yx / determinant, xx / determinant)
+
+
+def _places(*affine: float) -> tuple[int, ...]:
+    return tuple(round(PLACE_ONE * value) for value in affine)
+
+
+def lit_crop(rgba_hw4: Photo, *, gains: Sequence[float]) -> Photo:
+    """A crop whose colours are multiplied by one gain a channel."""
+    return np.asarray(cv2.multiply(rgba_hw4, np.asarray((*gains, 1.0))), np.uint8)
+
+
+def poisson_crop(window_hw3: Photo, rgba_hw4: Photo) -> Photo:
+    """A crop in colours whose gradients are the product's and whose edge is the window's, half and half with its own.
 
     Perez et al., "Poisson image editing", SIGGRAPH 2003. Full seamless cloning would let the board's colour flow into
     the product; half of it keeps the print readable.
     """
-    mask_hw = cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1]
+    colours_hw3 = np.asarray(cv2.cvtColor(rgba_hw4, cv2.COLOR_RGBA2RGB), np.uint8)
+    mask_hw = cv2.threshold(cv2.extractChannel(rgba_hw4, 3), SOLID - 1, 255, cv2.THRESH_BINARY)[1]
     x, y, width, height = cv2.boundingRect(mask_hw)
     middle = x + width // 2, y + height // 2
-    lit_hw3 = np.clip(np.rint(colours_hw3 * np.asarray(gains)), 0, 255).astype(np.uint8)
-    cloned_hw3 = cv2.seamlessClone(lit_hw3, window_hw3, mask_hw, middle, cv2.NORMAL_CLONE)
-    mixed_hw3 = np.asarray(cv2.addWeighted(cloned_hw3, 0.5, lit_hw3, 0.5, 0), np.uint8)
-    paste(window_hw3, mixed_hw3, alpha_hw=alpha_hw)
+    cloned_hw3 = cv2.seamlessClone(colours_hw3, window_hw3, mask_hw, middle, cv2.NORMAL_CLONE)
+    mixed_hw3 = cv2.addWeighted(cloned_hw3, 0.5, colours_hw3, 0.5, 0)
+    return np.dstack([mixed_hw3, rgba_hw4[..., 3]]).astype(np.uint8)
 
 
-def edge_alpha(alpha_hw: Photo, *, blend: str) -> Photo:
-    """The alpha of an edge blending: "hard" cuts at one half, "feather" widens the soft edge, others leave it."""
-    if blend == "hard":
-        return np.asarray(cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1])
-    if blend == "feather":
-        return np.asarray(cv2.GaussianBlur(alpha_hw, (5, 5), 1.0))
-    return alpha_hw
+def feathered(rgba_hw4: Photo) -> Photo:
+    """A crop with a wider soft edge, both ways."""
+    soft_hw4 = rgba_hw4.copy()
+    cv2.insertChannel(cv2.GaussianBlur(cv2.extractChannel(rgba_hw4, 3), (5, 5), 1.0), soft_hw4, 3)
+    return soft_hw4
 
 
 def noise_field(height: int, width: int, *, generator: np.random.Generator) -> Photo:

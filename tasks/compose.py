@@ -11,36 +11,48 @@ Boundary: pixels and manifests; no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from math import exp, pi
+from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.images import encode_jpeg
 from storage.manifest import Manifest, ManifestObject, ManifestRow
-from tasks.blend import add_noise, blur, edge_alpha, paste, paste_poisson, turn_matrix, warp_sprite
+from tasks.blend import (
+    Matrix,
+    add_noise,
+    blur,
+    feathered,
+    lit_crop,
+    packed,
+    poisson_crop,
+    turn_matrix,
+    warp_sprite,
+    warped_cover,
+)
 from tasks.kit import build_kit
 from tasks.layout import (
-    Floats,
-    Ground,
-    bump,
-    cell_side,
-    cover_of,
+    Gathering,
+    Kind,
+    Places,
     draw_counts,
+    draw_gathering,
+    draw_name,
     draw_skus,
-    empty_ground,
-    find_place,
     first_sku,
-    gathering,
-    put,
+    first_view,
+    propose,
+    propose_beside,
 )
-from tasks.mask_runs import encode_crop
+from tasks.mask_runs import encode_label
 from tasks.params import ComposeParams, LevelParams
-from tasks.shadow import Lamp, darken, draw_lamp
+from tasks.pixels import GAIN_ONE, MOST_ITEMS, blend, claim, shade_board, throw_shadow
+from tasks.places import Ground, cell_side, empty_ground, find_place, put
+from tasks.shadow import Lamp, draw_lamp, shadow_parts
 from tasks.sprites import Kit, LitBoard, Sprite
 from tasks.stage import stage
 
@@ -48,11 +60,18 @@ if TYPE_CHECKING:
     from tasks.context import StageContext
 
 Photo = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Window = tuple[int, int, int, int]
 
 _EXPOSURE_SPREAD = 0.05
 _TINT_SPREAD = 0.015
 _FREE_SIZES = (0.4, 0.7)
 _CLOSE_OVERLAPS = (0.02, 0.2)
+_BESIDE, _GATHERED, _ANYWHERE = 16, 64, 32
+_TRIES = 3
+_FULL_LIGHT = np.empty((0, 0), np.float32)
+# An item that is hidden altogether could not be labelled: some of it always stays visible.
+_SOMETHING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,25 +80,39 @@ class Wish:
 
     sprite: Sprite
     angle: float
-    matrix_22: NDArray[np.float64]
+    matrix: Matrix
     beside: bool
     overlap: float
+    blend: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
     """An item with its place: turned and scaled, its corner at (x, y) in photo pixels.
 
-    cover_hw: its alpha on the layout's grid. solid_hw: 255 where the alpha is at least one half, else 0.
+    cover_hw: its alpha on the layout's grid. solid: box (xyxy, in the photo) of what has an alpha of one half or more.
     """
 
     sprite: Sprite
-    colours_hw3: Photo
-    alpha_hw: Photo
-    solid_hw: Photo
+    rgba_hw4: Photo
     cover_hw: Photo
     x: int
     y: int
+    solid: Window
+    blend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The items in the order they were laid down, and who is on top.
+
+    labels_HW: 0 board, i the i-th item. areas, visible: pixels of each item, by label.
+    """
+
+    items: list[Item]
+    labels_HW: Photo
+    areas: NDArray[np.int64]
+    visible: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,223 +120,240 @@ class Composed:
     """A synthetic photo. labels_HW: 0 board, i the i-th object on top; objects are in the order they were laid down."""
 
     photo_HW3: Photo
-    labels_HW: NDArray[np.uint8]
+    labels_HW: Photo
     objects: tuple[ManifestObject, ...]
     level: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What one photo's items share: the lit board, the lamp, and how bright items are there, a gain a channel."""
+    """What one photo's items share: the lit board, the lamp, and how bright items are at a coarse grid of places."""
 
     board: LitBoard
     lamp: Lamp
-    gains_3: NDArray[np.float64]
+    gains_hw3: Floats
 
 
 def compose_photo(kit: Kit, *, params: ComposeParams, index: int) -> Composed:
     """Compose photo number `index`; the same kit, parameters and index give the same pixels and labels."""
     generator = np.random.default_rng((params.seed, index))
-    level = _draw(generator, {name: one.share for name, one in params.levels.items()})
-    scene = draw_scene(kit, params=params, generator=generator)
+    level = draw_name({name: one.share for name, one in params.levels.items()}, generator=generator)
+    scene = draw_scene(kit, generator=generator)
     wishes = draw_wishes(kit, level=params.levels[level], params=params, index=index, generator=generator)
-    items = lay_out(wishes, kit=kit, size=scene.board.canvas_HW3.shape[:2], params=params, generator=generator)
-    canvas_HW3, labels_HW, kept = paint(items, scene=scene, params=params, generator=generator)
+    height, width = scene.board.canvas_HW3.shape[:2]
+    layout = lay_out(wishes, kit=kit, height=height, width=width, params=params, generator=generator)
+    canvas_HW3 = paint(layout.items, scene=scene, params=params)
     photo_HW3 = photograph(canvas_HW3, kit=kit, scene=scene, params=params, generator=generator)
-    objects = label_items(kept, labels_HW=labels_HW, amodal=params.recipe == "paper")
-    return Composed(photo_HW3=photo_HW3, labels_HW=labels_HW, objects=objects, level=level)
+    objects = label_items(layout, amodal=params.recipe == "paper")
+    return Composed(photo_HW3=photo_HW3, labels_HW=layout.labels_HW, objects=objects, level=level)
 
 
-def _draw(generator: np.random.Generator, shares: Mapping[Any, float]) -> str:
-    """One of the names, with probabilities proportional to their shares (names in sorted order, for determinism)."""
-    names = sorted(shares)
-    cumulated = np.cumsum([shares[name] for name in names])
-    return names[min(int(np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right")), len(names) - 1)]
-
-
-def draw_scene(kit: Kit, *, params: ComposeParams, generator: np.random.Generator) -> Scene:
-    """A lit board, shadows as dark as that photo's, and a little variation of the items' exposure and tint."""
+def draw_scene(kit: Kit, *, generator: np.random.Generator) -> Scene:
+    """A lit board, shadows as in that photo, and a little variation of the items' exposure and tint."""
     board = kit.boards[int(generator.integers(len(kit.boards)))]
-    exposure = generator.normal(0, _EXPOSURE_SPREAD) + generator.normal(0, _TINT_SPREAD, 3)
-    return Scene(board=board, lamp=draw_lamp(board.shadows, generator=generator), gains_3=np.exp(exposure))
+    exposure_3 = _EXPOSURE_SPREAD * generator.standard_normal() + _TINT_SPREAD * generator.standard_normal(3)
+    gains_hw3 = board.shade_hw3 * np.exp(exposure_3).astype(np.float32)
+    return Scene(board=board, lamp=draw_lamp(board.shadows, generator=generator), gains_hw3=gains_hw3)
 
 
 def draw_wishes(
     kit: Kit, *, level: LevelParams, params: ComposeParams, index: int, generator: np.random.Generator
 ) -> list[Wish]:
-    """The items of one photo, product by product, the large ones mostly first (they end up below)."""
-    skus = sorted(kit.sprites)
-    count = min(int(generator.integers(level.skus[0], level.skus[1] + 1)), len(skus))
+    """The items of one photo, product by product.
+
+    First comes the product that this photo must show, while there is room for certain; then mostly the large ones first
+    (they end up below).
+    """
+    count = min(int(generator.integers(level.skus[0], level.skus[1] + 1)), len(kit.skus))
     items = max(count, int(generator.integers(level.items[0], level.items[1] + 1)))
-    first = first_sku(skus, seed=params.seed, index=index)
+    first = first_sku(kit.skus, seed=params.seed, index=index)
     chosen = draw_skus(
-        count, first=first, skus=skus, mates=kit.mates, mate_share=params.mate_share, generator=generator
+        count, first=first, skus=kit.skus, mates=kit.mates, mate_share=params.mate_share, generator=generator
     )
     counts = draw_counts(count, items, generator=generator)
-    groups = [_draw_group(kit, sku, number, params, generator) for sku, number in zip(chosen, counts, strict=True)]
-    sizes = [group[0].sprite.sides[0] * group[0].sprite.sides[1] * generator.lognormal(0, 0.7) for group in groups]
-    return [wish for position in np.argsort(sizes)[::-1] for wish in groups[int(position)]]
+    views = [first_view(kit.skus, seed=params.seed, index=index), *generator.random(count - 1).tolist()]
+    groups = [
+        _draw_group(kit.sprite_at(sku, view), kit=kit, number=number, params=params, generator=generator)
+        for sku, number, view in zip(chosen, counts, views, strict=True)
+    ]
+    sizes = [group[0].sprite.sides[0] * group[0].sprite.sides[1] for group in groups]
+    order = np.argsort(np.asarray(sizes[1:]) * np.exp(0.7 * generator.standard_normal(count - 1)))[::-1]
+    return groups[0] + [wish for position in order for wish in groups[1 + int(position)]]
 
 
-def _draw_group(kit: Kit, sku: str, number: int, params: ComposeParams, generator: np.random.Generator) -> list[Wish]:
+def _draw_group(
+    first: Sprite, *, kit: Kit, number: int, params: ComposeParams, generator: np.random.Generator
+) -> list[Wish]:
     """`number` items of one product: side by side in one view and direction, or each as it fell."""
     row = number > 1 and generator.random() < params.row_share and not params.left_out("layout")
     wishes: list[Wish] = []
     for position in range(number):
         beside = row and position > 0
-        sprite = wishes[-1].sprite if beside else _draw_sprite(kit, sku, generator)
-        angle = wishes[-1].angle + generator.normal(0, 0.05) if beside else generator.uniform(0, 2 * np.pi)
-        matrix_22 = turn_matrix(
+        sprite = first if row or position == 0 else kit.sprite_at(first.sku, generator.random())
+        angle = wishes[-1].angle + 0.05 * generator.standard_normal() if beside else 2 * pi * generator.random()
+        matrix = turn_matrix(
             angle=angle,
             scale=_draw_size(params, generator),
-            tilt=generator.uniform(0, params.tilt),
-            tilt_axis=generator.uniform(0, np.pi),
+            tilt=params.tilt * generator.random(),
+            tilt_axis=pi * generator.random(),
         )
         overlap = generator.uniform(*_CLOSE_OVERLAPS) if generator.random() < params.overlap_share else 0.0
-        wishes.append(Wish(sprite=sprite, angle=angle, matrix_22=matrix_22, beside=beside, overlap=overlap))
+        blending = "hard" if params.recipe == "paper" else draw_name(params.blends, generator=generator)
+        wishes.append(Wish(sprite=sprite, angle=angle, matrix=matrix, beside=beside, overlap=overlap, blend=blending))
     return wishes
-
-
-def _draw_sprite(kit: Kit, sku: str, generator: np.random.Generator) -> Sprite:
-    position = int(np.searchsorted(kit.shares[sku], generator.random(), side="right"))
-    return kit.sprites[sku][min(position, len(kit.sprites[sku]) - 1)]
 
 
 def _draw_size(params: ComposeParams, generator: np.random.Generator) -> float:
     """A small jitter; or, where sizes are left out, the paper's free scale about the same mean."""
     if params.left_out("size"):
-        return float(generator.uniform(*_FREE_SIZES) / np.mean(_FREE_SIZES))
-    return float(np.exp(generator.normal(0, params.size_jitter)))
+        return 2 * generator.uniform(*_FREE_SIZES) / sum(_FREE_SIZES)
+    return exp(params.size_jitter * generator.standard_normal())
 
 
 def lay_out(
-    wishes: list[Wish], *, kit: Kit, size: tuple[int, int], params: ComposeParams, generator: np.random.Generator
-) -> list[Item]:
-    """Places for the wishes, in their order; a wish without a place is left out."""
-    ground = empty_ground(*size)
-    height, width = ground.labels_HW.shape
-    kind = "uniform" if params.left_out("layout") else _draw(generator, params.arrangements)
-    density_HW = gathering(kind, places_hw=kit.places_hw, height=height, width=width, generator=generator)
-    items: list[Item] = []
-    last: Item | None = None
+    wishes: list[Wish], *, kit: Kit, height: int, width: int, params: ComposeParams, generator: np.random.Generator
+) -> Layout:
+    """Places for the wishes, in their order, on a photo of height x width; a wish without a place is left out."""
+    kind: Kind = "uniform" if params.left_out("layout") else draw_name(params.arrangements, generator=generator)
+    gathering = draw_gathering(kind, places=kit.places, generator=generator)
+    ground = empty_ground(height, width)
+    areas = np.zeros(MOST_ITEMS + 1, np.int64)
+    layout = Layout(items=[], labels_HW=np.zeros((height, width), np.uint8), areas=areas, visible=areas.copy())
     for wish in wishes:
-        last = _place(wish, ground=ground, density_HW=density_HW, last=last, params=params, generator=generator)
-        if last is not None:
-            items.append(last)
-    return items
+        _place(wish, layout, ground=ground, gathering=gathering, params=params, generator=generator)
+    return layout
 
 
 def _place(
     wish: Wish,
+    layout: Layout,
     *,
     ground: Ground,
-    density_HW: Floats,
-    last: Item | None,
+    gathering: Gathering,
     params: ComposeParams,
     generator: np.random.Generator,
-) -> Item | None:
-    """The item at a place beside the last one, else at a place of the photo's arrangement, else anywhere."""
-    rgba_hw4 = warp_sprite(wish.sprite.rgba_hw4, matrix_22=wish.matrix_22)
-    alpha_hw = np.asarray(cv2.extractChannel(rgba_hw4, 3), np.uint8)
-    cover_hw = cover_of(alpha_hw, cell=ground.cell)
-    mask_hw = cover_hw > 127
-    if not mask_hw.any():
-        # Thinner than half a cell at this scale: nothing that a detector could see.
-        return None
-    limit, overlap = (0.0, 0.5) if params.left_out("layout") else (params.min_visible, wish.overlap)
-    welcome = [density_HW, np.ones_like(density_HW)]
-    if wish.beside and last is not None:
-        welcome.insert(0, _beside(wish, last, ground=ground, generator=generator))
-    for welcome_HW in welcome:
-        place = find_place(ground, mask_hw, density_HW=welcome_HW, overlap=overlap, limit=limit, generator=generator)
-        if place is not None:
-            put(ground, mask_hw, x=place[0], y=place[1])
-            return Item(
-                sprite=wish.sprite,
-                colours_hw3=np.asarray(cv2.cvtColor(rgba_hw4, cv2.COLOR_RGBA2RGB), np.uint8),
-                alpha_hw=alpha_hw,
-                solid_hw=np.asarray(cv2.threshold(alpha_hw, 127, 255, cv2.THRESH_BINARY)[1], np.uint8),
-                cover_hw=cover_hw,
-                x=place[0] * ground.cell,
-                y=place[1] * ground.cell,
+) -> None:
+    """Add the item beside the last one, else at a place of the photo's arrangement, else anywhere, if there is room.
+
+    The grid proposes, the pixels decide: where an item below would keep too little, another place is looked for.
+    """
+    sprite = wish.sprite
+    cover_hw = warped_cover(sprite.thumb_hw4, sprite.rgba_hw4, matrix=wish.matrix, cell=ground.cell)
+    limit, overlap = (0.0, 0.5) if params.left_out("layout") else (max(params.min_visible, _SOMETHING), wish.overlap)
+    rgba_hw4 = warp_sprite(sprite.rgba_hw4, matrix=wish.matrix, colours=wish.blend == "feather")
+    bounds_4 = np.empty(4, np.int64)
+    for _ in range(_TRIES):
+        proposals_K2 = _proposals(wish, layout, ground=ground, gathering=gathering, generator=generator)
+        place = find_place(
+            ground,
+            cover_hw,
+            proposals_K2=proposals_K2,
+            chances_K=generator.random(len(proposals_K2)),
+            overlap=overlap,
+            limit=limit,
+        )
+        if place is None:
+            return
+        x, y = place[0] * ground.cell, place[1] * ground.cell
+        if claim(layout.labels_HW, packed(rgba_hw4), x, y, limit, layout.areas, layout.visible, bounds_4):
+            put(ground, cover_hw, x=place[0], y=place[1])
+            left, top, right, bottom = bounds_4.tolist()
+            layout.items.append(
+                Item(
+                    sprite=sprite,
+                    rgba_hw4=rgba_hw4,
+                    cover_hw=cover_hw,
+                    x=x,
+                    y=y,
+                    solid=(left, top, right, bottom),
+                    blend=wish.blend,
+                )
             )
-    return None
+            return
 
 
-def _beside(wish: Wish, last: Item, *, ground: Ground, generator: np.random.Generator) -> Floats:
-    """Welcome at both long sides of the last item."""
+def _proposals(
+    wish: Wish, layout: Layout, *, ground: Ground, gathering: Gathering, generator: np.random.Generator
+) -> Places:
+    """Places in cells for the item's middle, the preferred ones first."""
     height, width = ground.labels_HW.shape
-    across = wish.sprite.axis + wish.angle + np.pi / 2
-    step = wish.sprite.sides[1] * generator.uniform(1.0, 1.15) / ground.cell
-    x = (last.x + last.alpha_hw.shape[1] / 2) / ground.cell
-    y = (last.y + last.alpha_hw.shape[0] / 2) / ground.cell
-    offsets = (step * np.cos(across), step * np.sin(across))
-    hills = [bump(height, width, x=x + sign * offsets[0], y=y + sign * offsets[1], spread=1.0) for sign in (1, -1)]
-    welcome_HW = hills[0] + hills[1]
-    welcome_HW[welcome_HW < 0.05] = 0
-    return welcome_HW
+    gathered_K2 = propose(gathering, count=_GATHERED + _ANYWHERE, generator=generator)
+    gathered_K2[_GATHERED:] = generator.random((_ANYWHERE, 2))
+    gathered_K2 *= (width, height)
+    if not (wish.beside and layout.items):
+        return gathered_K2
+    last = layout.items[-1]
+    beside_K2 = propose_beside(
+        ((last.x + last.rgba_hw4.shape[1] / 2) / ground.cell, (last.y + last.rgba_hw4.shape[0] / 2) / ground.cell),
+        across=wish.sprite.axis + wish.angle + pi / 2,
+        step=wish.sprite.sides[1] * generator.uniform(1.0, 1.15) / ground.cell,
+        spread=1.0,
+        count=_BESIDE,
+        generator=generator,
+    )
+    return np.concatenate([beside_K2, gathered_K2])
 
 
-def paint(
-    items: list[Item], *, scene: Scene, params: ComposeParams, generator: np.random.Generator
-) -> tuple[Photo, NDArray[np.uint8], list[Item]]:
-    """The canvas with all items on it, the map of who is on top, and the items; one that hides too much is left out."""
-    canvas_HW3 = _board_canvas(scene, params=params)
-    labels_HW = np.zeros(canvas_HW3.shape[:2], np.uint8)
-    cell = cell_side(*canvas_HW3.shape[:2])
-    areas, visible = [0], [0]
-    limit = 0.0 if params.left_out("layout") else params.min_visible
-    kept: list[Item] = []
-    for item in items:
-        blend = "hard" if params.recipe == "paper" else _draw(generator, params.blends)
-        window = window_of(item)
-        hidden = hidden_pixels(labels_HW[window], item.solid_hw, labels=len(areas))
-        if any(visible[label] - lost < limit * areas[label] for label, lost in hidden.items()):
-            continue
-        for label, lost in hidden.items():
-            visible[label] -= lost
-        if not params.left_out("shadow"):
-            darken(canvas_HW3, item.cover_hw, cell=cell, x=item.x, y=item.y, height=item.sprite.height, lamp=scene.lamp)
-        lay = paste_poisson if blend == "poisson" else paste
-        gains = (1.0, 1.0, 1.0) if params.left_out("light") else gains_at(item, scene=scene, size=labels_HW.shape)
-        lay(canvas_HW3[window], item.colours_hw3, alpha_hw=edge_alpha(item.alpha_hw, blend=blend), gains=gains)
-        kept.append(item)
-        # Labels grow, so the larger one is the one on top.
-        np.maximum(labels_HW[window], np.minimum(item.solid_hw, len(kept)), out=labels_HW[window])
-        areas.append(cv2.countNonZero(item.solid_hw))
-        visible.append(areas[-1])
-    return canvas_HW3, labels_HW, kept
-
-
-def window_of(item: Item) -> tuple[slice, slice]:
-    """The pixels of the photo that an item's crop covers."""
-    height, width = item.alpha_hw.shape
-    return slice(item.y, item.y + height), slice(item.x, item.x + width)
-
-
-def _board_canvas(scene: Scene, *, params: ComposeParams) -> Photo:
-    canvas_HW3 = scene.board.canvas_HW3.copy()
+def paint(items: list[Item], *, scene: Scene, params: ComposeParams) -> Photo:
+    """The board with all items on it, each in the light that those above it leave."""
+    board_HW3 = scene.board.canvas_HW3
     if params.left_out("board"):
-        canvas_HW3[:] = np.rint(canvas_HW3.mean((0, 1))).astype(np.uint8)
+        board_HW3 = np.broadcast_to(np.rint(board_HW3.mean((0, 1))).astype(np.uint8), board_HW3.shape).copy()
+    if params.left_out("shadow"):
+        canvas_HW3, lights = board_HW3.copy(), [_FULL_LIGHT] * len(items)
+    else:
+        canvas_HW3, lights = _shaded(board_HW3, items, lamp=scene.lamp)
+    for item, light_rc in zip(items, lights, strict=True):
+        _paint_item(canvas_HW3, item, light_rc=light_rc, scene=scene, params=params)
     return canvas_HW3
 
 
-def hidden_pixels(labels_hw: NDArray[np.uint8], solid_hw: Photo, *, labels: int) -> dict[int, int]:
-    """How many visible pixels of each earlier item a mask (255 or 0) hides; items that lose none are left out."""
-    if not cv2.countNonZero(cv2.bitwise_and(labels_hw, solid_hw)):
-        return {}
-    counts = cv2.calcHist([labels_hw], [0], solid_hw, [labels], [0, labels]).ravel()
-    return {label: int(counts[label]) for label in range(1, labels) if counts[label]}
+def _shaded(board_HW3: Photo, items: list[Item], *, lamp: Lamp) -> tuple[Photo, list[Floats]]:
+    """The board under the shadows of all items, and for each item the light that those above it leave."""
+    height, width = board_HW3.shape[:2]
+    cell = cell_side(height, width)
+    light_RC = np.ones((-(-height // cell) + 1, -(-width // cell) + 1), np.float32)
+    lights = []
+    for item in reversed(items):
+        row, column = item.y // cell, item.x // cell
+        rows, columns = item.cover_hw.shape
+        light_rc = light_RC[row : row + rows + 1, column : column + columns + 1]
+        lights.append(light_rc.copy() if light_rc.min() < 1 else _FULL_LIGHT)
+        throw_shadow(light_RC, item.cover_hw, column, row, shadow_parts(lamp, height=item.sprite.height, cell=cell))
+    canvas_HW3 = np.empty_like(board_HW3)
+    shade_board(board_HW3, light_RC, cell, canvas_HW3)
+    return canvas_HW3, lights[::-1]
 
 
-def gains_at(item: Item, *, scene: Scene, size: tuple[int, ...]) -> tuple[float, float, float]:
+def _paint_item(canvas_HW3: Photo, item: Item, *, light_rc: Floats, scene: Scene, params: ComposeParams) -> None:
+    height, width = canvas_HW3.shape[:2]
+    gains = [1.0] * 3 if params.left_out("light") else gains_at(item, scene=scene, height=height, width=width)
+    rgba_hw4, rim = item.rgba_hw4, 3
+    rows, columns = rgba_hw4.shape[:2]
+    if item.blend == "feather":
+        rgba_hw4, rim = feathered(rgba_hw4), 5
+    elif item.blend == "poisson":
+        window_hw3 = canvas_HW3[item.y : item.y + rows, item.x : item.x + columns]
+        rgba_hw4, gains = poisson_crop(window_hw3, lit_crop(rgba_hw4, gains=gains)), [1.0] * 3
+    left, top, right, bottom = item.solid
+    window = (
+        max(left - item.x - rim, 0),
+        max(top - item.y - rim, 0),
+        min(right - item.x + rim, columns),
+        min(bottom - item.y + rim, rows),
+    )
+    red, green, blue = (round(GAIN_ONE * gain) for gain in gains)
+    hard, cell = item.blend == "hard", cell_side(height, width)
+    blend(canvas_HW3, packed(rgba_hw4), item.x, item.y, window, (red, green, blue), hard, light_rc, cell)
+
+
+def gains_at(item: Item, *, scene: Scene, height: int, width: int) -> list[float]:
     """How bright an item is at its place: the photo's exposure and the board's shading there, a gain a channel."""
-    height, width = item.alpha_hw.shape
-    rows, columns = scene.board.shade_hw3.shape[:2]
-    row = min(int((item.y + height / 2) / size[0] * rows), rows - 1)
-    column = min(int((item.x + width / 2) / size[1] * columns), columns - 1)
-    red, green, blue = (scene.gains_3 * scene.board.shade_hw3[row, column]).tolist()
-    return red, green, blue
+    rows, columns = scene.gains_hw3.shape[:2]
+    left, top, right, bottom = item.solid
+    row = min((top + bottom) * rows // (2 * height), rows - 1)
+    column = min((left + right) * columns // (2 * width), columns - 1)
+    return scene.gains_hw3[row, column].tolist()
 
 
 def photograph(
@@ -316,33 +366,30 @@ def photograph(
     return add_noise(soft_HW3, field_HW3=kit.noise_HW3, sigma=scene.board.noise, generator=generator)
 
 
-def label_items(items: list[Item], *, labels_HW: NDArray[np.uint8], amodal: bool) -> tuple[ManifestObject, ...]:
-    """The objects of the painted items; `amodal`: boxes of whole items, hidden or not, as the paper's script labels."""
+def label_items(layout: Layout, *, amodal: bool) -> tuple[ManifestObject, ...]:
+    """The objects of the items; `amodal`: boxes of whole items, hidden or not, as the paper's script labels."""
+    areas, visible = layout.areas.tolist(), layout.visible.tolist()
     return tuple(
-        _label_item(item, label, labels_HW=labels_HW, amodal=amodal) for label, item in enumerate(items, start=1)
+        _label_item(item, label, labels_HW=layout.labels_HW, visible=visible[label] / areas[label], amodal=amodal)
+        for label, item in enumerate(layout.items, start=1)
     )
 
 
-def _label_item(item: Item, label: int, *, labels_HW: NDArray[np.uint8], amodal: bool) -> ManifestObject:
-    visible_hw = np.asarray(cv2.inRange(labels_HW[window_of(item)], label, label), np.uint8)
-    whole = _box(item.solid_hw, item)
-    height, width = labels_HW.shape
-    box = whole if amodal or not visible_hw.any() else _box(visible_hw, item)
+def _label_item(item: Item, label: int, *, labels_HW: Photo, visible: float, amodal: bool) -> ManifestObject:
+    mask_rle, box = encode_label(labels_HW, label=label, window=item.solid)
+    left, top, right, bottom = item.solid
+    whole = float(left), float(top), float(right), float(bottom)
+    box = whole if amodal else box
     return ManifestObject(
         category=item.sprite.category,
         sku=item.sprite.sku,
         box=box,
         amodal_box=whole,
         centre=((box[0] + box[2]) / 2, (box[1] + box[3]) / 2),
-        visible_fraction=cv2.countNonZero(visible_hw) / cv2.countNonZero(item.solid_hw),
-        mask_rle=encode_crop(visible_hw > 0, x=item.x, y=item.y, height=height, width=width),
+        visible_fraction=visible,
+        mask_rle=mask_rle,
         source=item.sprite.item_id,
     )
-
-
-def _box(mask_hw: Photo, item: Item) -> tuple[float, float, float, float]:
-    x, y, width, height = cv2.boundingRect(mask_hw)
-    return float(item.x + x), float(item.y + y), float(item.x + x + width), float(item.y + y + height)
 
 
 def photo_row(composed: Composed, *, index: int) -> ManifestRow:

@@ -19,6 +19,7 @@ from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
 from tasks.match_scale import features_of, matched_scale, sprite_features
 from tasks.params import ComposeParams
+from tasks.places import cell_side
 from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
 from tasks.sprites import (
     Cutout,
@@ -215,7 +216,8 @@ def assemble(
 
     `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
     """
-    sprites = scale_cutouts(cutouts, scale=scale * params.scale)
+    height, width = (round(side * params.scale) for side in pictures[0].shape[:2])
+    sprites = scale_cutouts(cutouts, scale=scale * params.scale, cell=cell_side(height, width))
     if not params.left_out("light"):
         table_L3 = tone_table(_tone_of(sprites, boards=boards))
         sprites = [toned(sprite, table_L3=table_L3) for sprite in sprites]
@@ -225,15 +227,16 @@ def assemble(
     places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
     height, width = (int(np.ceil(side * max(params.scale, 1.0))) for side in pictures[0].shape[:2])
     noise_HW3 = noise_field(height, width, generator=np.random.default_rng((params.seed, 0, 0)))
-    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale)
+    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale, cell=cell_side(*pictures[0].shape[:2]))
     return Kit(
+        skus=sorted(by_sku),
         sprites=by_sku,
         shares={sku: cumulated_shares(group) for sku, group in by_sku.items()},
         boards=lit_boards(
             boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_HW3=noise_HW3, params=params
         ),
         mates=look_alikes(sprites),
-        places_hw=places_hw,
+        places=np.cumsum(places_hw, dtype=np.float64),
         noise_HW3=noise_HW3,
         jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),
     )

@@ -132,13 +132,14 @@ class LevelParams(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     share: float = Field(ge=0, description="share of the photos; shares are relative to each other")
     skus: tuple[int, int] = Field(description="least and most different products")
-    items: tuple[int, int] = Field(description="least and most items")
+    items: tuple[int, int] = Field(description="least and most items; a photo can hold 255")
 
 
 class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
+    version: ClassVar[int] = 2
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(

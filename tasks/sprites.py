@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.images import decode_rgb, encode_jpeg
-from tasks.blend import add_noise, scale_sprite, warp_sprite
+from tasks.blend import add_noise, scale_sprite, thumbnail, warp_sprite
 from tasks.light import Floats, light_gain
 from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
 from tasks.shadow import LampStrength
@@ -43,6 +43,7 @@ class Cutout:
 class Sprite:
     """A cutout at board scale: rgba_hw4 has a transparent margin and its colours reach into it.
 
+    thumb_hw4: the same at two pixels for each cell of the layout's grid (`tasks.blend.thumbnail`).
     axis: direction of the long side, radians, x right, y down. sides: (long, short) in board pixels. height: how far
     the product stands up from the board, in board pixels.
     """
@@ -51,6 +52,7 @@ class Sprite:
     sku: str
     category: int
     rgba_hw4: Photo
+    thumb_hw4: Photo
     weight: float
     axis: float
     sides: tuple[float, float]
@@ -74,18 +76,25 @@ class LitBoard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
-    """Everything photos are composed of. shares: cumulated sampling weights of each product's sprites.
+    """Everything photos are composed of. skus: the products in order. shares: cumulated weights of their sprites.
 
-    places_hw: where products lie. noise_HW3: the field that windows of noise are cut from.
+    places: cumulated shares of where products lie, over PLACES x PLACES tiles. noise_HW3: the field that windows of
+    noise are cut from.
     """
 
+    skus: Sequence[str]
     sprites: Mapping[str, Sequence[Sprite]]
     shares: Mapping[str, NDArray[np.float64]]
     boards: Sequence[LitBoard]
     mates: Mapping[str, str]
-    places_hw: Floats
+    places: NDArray[np.float64]
     noise_HW3: Photo
     jpeg_quality: int
+
+    def sprite_at(self, sku: str, chance: float) -> Sprite:
+        """The sprite of a product that a number in [0, 1) chooses, by the sprites' shares."""
+        position = int(np.searchsorted(self.shares[sku], chance, side="right"))
+        return self.sprites[sku][min(position, len(self.sprites[sku]) - 1)]
 
 
 def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
@@ -99,9 +108,12 @@ def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
     return float(axis), rectangle_sides(points)
 
 
-def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float) -> list[Sprite]:
-    """All cutouts at board scale, with heights guessed from all views of the same product."""
-    flat = [_scaled(cutout, scale=scale) for cutout in cutouts]
+def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, cell: int) -> list[Sprite]:
+    """All cutouts at board scale, with heights guessed from all views of the same product.
+
+    `cell`: side in pixels of the layout's cells.
+    """
+    flat = [_scaled(cutout, scale=scale, cell=cell) for cutout in cutouts]
     views: dict[str, list[tuple[float, float]]] = {}
     for sprite in flat:
         views.setdefault(sprite.sku, []).append(sprite.sides)
@@ -109,7 +121,7 @@ def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float) -> list[Sprite]:
     return [replace(sprite, height=height_of_view(sprite.sides, edges=edges[sprite.sku])) for sprite in flat]
 
 
-def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
+def _scaled(cutout: Cutout, *, scale: float, cell: int) -> Sprite:
     rgba_hw4 = scale_sprite(cutout.rgba_HW4, factor=scale * cutout.factor)
     axis, sides = outline_of(rgba_hw4[..., 3])
     return Sprite(
@@ -117,6 +129,7 @@ def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
         sku=cutout.sku,
         category=cutout.category,
         rgba_hw4=rgba_hw4,
+        thumb_hw4=thumbnail(rgba_hw4, cell=cell),
         weight=cutout.weight,
         axis=axis,
         sides=sides,
@@ -137,7 +150,7 @@ def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, noise: 
         shade_hw3=(vignette_hw3 * light_gain(light_C6, height=rows, width=columns)).astype(np.float32),
         noise=noise,
         blur=blur,
-        shadows=LampStrength(ambient=look.ambient, directed=look.directed),
+        shadows=LampStrength(ambient=look.ambient, directed=look.directed, angle=look.angle),
     )
 
 
@@ -152,7 +165,7 @@ def blur_of_detail(sprites: Sequence[Sprite], *, details: Sequence[float]) -> li
 def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
     """Detail of a sprite after the interpolation of a turn by 30 degrees and a blur."""
     cosine, sine = np.cos(np.pi / 6), 0.5
-    turned_hw4 = warp_sprite(rgba_hw4, matrix_22=np.asarray([[cosine, -sine], [sine, cosine]]))
+    turned_hw4 = warp_sprite(rgba_hw4, matrix=((cosine, -sine), (sine, cosine)))
     grey_hw = cv2.cvtColor(turned_hw4, cv2.COLOR_RGBA2GRAY).astype(np.float32)
     blurred_hw = np.asarray(cv2.GaussianBlur(grey_hw, (0, 0), sigma) if sigma > 0 else grey_hw, np.float32)
     inside_hw = cv2.erode((turned_hw4[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
@@ -256,7 +269,7 @@ def _described(sprites: Sequence[Sprite]) -> tuple[Floats, Floats]:
     prints, sizes = [], []
     for sprite in sprites:
         cosine, sine = np.cos(-sprite.axis), np.sin(-sprite.axis)
-        upright_hw4 = warp_sprite(sprite.rgba_hw4, matrix_22=np.asarray([[cosine, -sine], [sine, cosine]]))
+        upright_hw4 = warp_sprite(sprite.rgba_hw4, matrix=((cosine, -sine), (sine, cosine)), colours=True)
         x, y, width, height = cv2.boundingRect(cv2.threshold(upright_hw4[..., 3], 127, 255, cv2.THRESH_BINARY)[1])
         grey_hw = cv2.cvtColor(upright_hw4[y : y + height, x : x + width], cv2.COLOR_RGBA2GRAY).astype(np.float32)
         small_hw = cv2.resize(grey_hw, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)

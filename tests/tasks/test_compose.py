@@ -34,17 +34,15 @@ def test_compose_photo__boxes_are_the_bounds_of_the_visible_masks(index):
 
 def test_compose_photo__visible_fractions_equal_those_of_a_painter(monkeypatch):
     laid = []
-    monkeypatch.setattr("tasks.compose.paint", lambda items, **rest: laid.append(paint(items, **rest)) or laid[-1])
+    monkeypatch.setattr("tasks.compose.paint", lambda items, **rest: laid.append(items) or paint(items, **rest))
     params = params_of(overlap_share=1.0, arrangements={"pile": 1.0}, min_visible=0.3)
     for index in range(8):
         composed = compose_photo(kit_of(params), params=params, index=index)
-        kept = laid[-1][2]
         wholes = []
-        for item in kept:
+        for item in laid[-1]:
             whole = np.zeros(composed.labels_HW.shape, bool)
-            whole[item.y : item.y + item.alpha_hw.shape[0], item.x : item.x + item.alpha_hw.shape[1]] = (
-                item.alpha_hw > 127
-            )
+            height, width = item.rgba_hw4.shape[:2]
+            whole[item.y : item.y + height, item.x : item.x + width] = item.rgba_hw4[..., 3] > 127
             wholes.append(whole)
         for position, (whole, one) in enumerate(zip(wholes, composed.objects, strict=True)):
             seen = whole & ~np.any([np.zeros_like(whole), *wholes[position + 1 :]], axis=0)

@@ -1,73 +1,19 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.layout import (
-    bump,
-    cover_of,
     draw_counts,
+    draw_gathering,
+    draw_name,
     draw_skus,
-    empty_ground,
-    find_place,
     first_sku,
-    gathering,
-    put,
+    first_view,
+    propose,
+    propose_beside,
 )
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), overlap=st.sampled_from([0.0, 0.1, 0.3]), limit=st.sampled_from([0.4, 0.8]))
-def test_find_place__a_painter_agrees_that_everything_stays_visible(seed, overlap, limit):
-    generator = np.random.default_rng(seed)
-    ground = empty_ground(60, 80)
-    wholes = []
-    for _ in range(12):
-        mask = generator.random(tuple(generator.integers(4, 14, 2))) < 0.8
-        density = np.ones(ground.labels_HW.shape, np.float32)
-        place = find_place(ground, mask, density_HW=density, overlap=overlap, limit=limit, generator=generator)
-        if place is None:
-            continue
-        x, y = place
-        whole = np.zeros(ground.labels_HW.shape, bool)
-        whole[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
-        taken = np.any([np.zeros_like(whole), *wholes], axis=0)
-        assert (whole & taken).sum() <= overlap * mask.sum() + 0.5
-        put(ground, mask, x=x, y=y)
-        wholes.append(whole)
-        for position, below in enumerate(wholes):
-            seen = below & ~np.any([np.zeros_like(whole), *wholes[position + 1 :]], axis=0)
-            assert seen.sum() == ground.visible[position + 1]
-            assert seen.sum() >= limit * below.sum()
-
-
-def test_find_place__none_where_there_is_no_room_or_no_welcome():
-    generator = np.random.default_rng(0)
-    ground = empty_ground(40, 40)
-    ones = np.ones(ground.labels_HW.shape, np.float32)
-    whole = np.ones(ground.labels_HW.shape, bool)
-    rest = {"overlap": 0.0, "limit": 0.5, "generator": generator}
-    assert find_place(ground, np.ones((99, 3), bool), density_HW=ones, **rest) is None
-    assert find_place(ground, np.ones((3, 3), bool), density_HW=0 * ones, **rest) is None
-    put(ground, whole, x=0, y=0)
-    assert find_place(ground, np.ones((3, 3), bool), density_HW=ones, **rest) is None
-
-
-def test_find_place__goes_where_it_is_welcome():
-    generator = np.random.default_rng(0)
-    ground = empty_ground(200, 200)
-    height, width = ground.labels_HW.shape
-    hill = bump(height, width, x=70, y=30, spread=1.0)
-    x, y = find_place(ground, np.ones((5, 7), bool), density_HW=hill, overlap=0, limit=0.5, generator=generator)
-    assert abs(x + 3 - 70) <= 4 and abs(y + 2 - 30) <= 4
-
-
-def test_cover_of__is_the_share_of_each_cell():
-    alpha = np.zeros((9, 10), np.uint8)
-    alpha[:4, :6] = 255
-    cover = cover_of(alpha, cell=4)
-    assert cover.shape == (3, 3)
-    assert cover[0, 0] == 255 and cover[0, 1] in (127, 128) and cover[1:].max() == 0
+from tasks.look import PLACES
 
 
 @given(skus=st.integers(1, 10), extra=st.integers(0, 12), seed=st.integers(0, 99))
@@ -102,12 +48,36 @@ def test_first_sku__every_block_is_a_shuffle_of_all():
     assert len({tuple(block) for block in blocks}) > 1
 
 
-@pytest.mark.parametrize("kind", ["pool", "pile", "uniform"])
-def test_gathering__is_a_density(kind):
-    places = np.zeros((16, 16), np.float32)
-    places[2, 3] = 1
-    density = gathering(kind, places_hw=places, height=100, width=80, generator=np.random.default_rng(0))
-    assert density.shape == (100, 80) and density.min() >= 0 and density.max() > 0
+@pytest.mark.parametrize(("kind", "spread"), [("pool", 0.02), ("pile", 0.16), ("uniform", 0.29)])
+def test_propose__gathers_as_the_arrangement_says(kind, spread):
+    shares = np.zeros((PLACES, PLACES))
+    shares[2, 3] = 1
+    generator = np.random.default_rng(0)
+    gathering = draw_gathering(kind, places=np.cumsum(shares), generator=generator)
+    places = propose(gathering, count=500, generator=generator)
+    assert places.std(axis=0) == pytest.approx([spread, spread], abs=0.06 if kind == "pile" else 0.02)
     if kind == "pool":
-        y, x = np.unravel_index(density.argmax(), density.shape)
-        assert abs(y - 2.5 / 16 * 100) < 7 and abs(x - 3.5 / 16 * 80) < 6
+        assert places.mean(axis=0) == pytest.approx([3.5 / PLACES, 2.5 / PLACES], abs=0.01)
+
+
+def test_propose_beside__both_sides_of_the_product():
+    generator = np.random.default_rng(0)
+    places = propose_beside((50, 30), across=np.pi / 2, step=10, spread=0.5, count=200, generator=generator)
+    above = places[:, 1] < 30
+    assert 0.3 < above.mean() < 0.7
+    assert places[above].mean(axis=0) == pytest.approx([50, 20], abs=0.2)
+    assert places[~above].mean(axis=0) == pytest.approx([50, 40], abs=0.2)
+
+
+def test_draw_name__as_often_as_their_shares():
+    generator = np.random.default_rng(0)
+    drawn = [draw_name({"a": 1, "b": 3, "c": 0}, generator=generator) for _ in range(2000)]
+    assert drawn.count("c") == 0 and drawn.count("b") / 2000 == pytest.approx(0.75, abs=0.04)
+
+
+def test_first_view__every_stretch_of_chances_gets_its_share_early():
+    skus = [f"sku{number}" for number in range(5)]
+    chances = [first_view(skus, seed=1, index=5 * block) for block in range(40)]
+    counts, _ = np.histogram(chances, bins=8, range=(0, 1))
+    assert counts.min() >= 4 and counts.max() <= 6
+    assert len({first_view(skus, seed=1, index=position) for position in range(5)}) == 1
