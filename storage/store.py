@@ -1,18 +1,19 @@
 """The artifact store: `artifacts/<stage>/<key>/…` under a URL, published by its manifest, which is written last.
 
 A folder without `manifest.parquet` is garbage that a later run of the same key sweeps away; a reader never sees it.
-Local files are fsynced before the manifest is moved into place; on object storage the manifest's put is the commit.
+Local files are fsynced before the manifest is moved into place; on object storage the manifest's put, which fails where
+there is one already, is the commit. Remote artifacts that were read once stay in a local cache.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,9 +23,16 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
+from storage.locks import Lease, file_lock
 from storage.manifest import Manifest, ManifestRow, decode_manifest, encode_manifest
+from storage.mirror import Mirror
+from storage.read_cache import ReadCache, cache_folder
 
 MANIFEST_NAME = "manifest.parquet"
+# Objects of twice this size and more are uploaded in parts of it, several at once.
+_PART_BYTES = 16 * 2**20
+_ATTEMPTS = 8
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 # The umask can only be read by setting it: once, at import, before there are threads.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -59,8 +67,9 @@ class Store:
     def __init__(self, url: str) -> None:
         """Open the store at `url`; nothing is created before the first write."""
         self.url = _absolute_url(url)
-        self._fs, self._root = fsspec.url_to_fs(self.url)
+        self._fs, self._root = _file_system(self.url)
         self._local = isinstance(self._fs, LocalFileSystem)
+        self._cache = None if self._local else ReadCache.of_environment()
 
     @staticmethod
     def open(url: str) -> Store:
@@ -119,9 +128,7 @@ class Store:
         if not url.startswith(root):
             return False
         stage, key = url.removeprefix(root).split("/")[:2]
-        manifest = self._path(self.manifest_url(stage, key=key))
-        if self._fs.exists(manifest):
-            self._fs.rm_file(manifest)
+        self.remove_file(self.manifest_url(stage, key=key))
         return True
 
     def verify(self, manifest: Manifest) -> list[str]:
@@ -143,14 +150,20 @@ class Store:
         """
         if not row.url:
             raise ValueError(f"{row.item_id}: expected a row with a file, got status {row.status!r} ({row.reason})")
+        cache = None if self._cache is None or row.url.startswith("file:") else self._cache
+        cached = cache.get(row.digest) if cache else None
+        if cached is not None:
+            return cached
         data = self.read_url(row.url)
         if digest_bytes(data) != row.digest:
             raise DamagedArtifactError(row.url, problem=f"its bytes are not those of {row.item_id}")
+        if cache:
+            cache.put(row.digest, data)
         return data
 
     def read_url(self, url: str) -> bytes:
         """The bytes at any URL. Raises DamagedArtifactError when there is nothing."""
-        fs, path = fsspec.url_to_fs(url)
+        fs, path = _file_system(url)
         try:
             return bytes(fs.cat_file(path))
         except (FileNotFoundError, IsADirectoryError) as error:
@@ -167,24 +180,42 @@ class Store:
 
     def scratch(self, stage: str, *, key: str) -> Path:
         """A local folder for unfinished work of a stage key; it outlives a killed run."""
-        root = Path(self._root) if self._local else Path(tempfile.gettempdir()) / "tally-scratch"
+        root = Path(self._root) if self._local else cache_folder()
         folder = root / "scratch" / stage / key
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    @contextmanager
-    def lock(self, stage: str, *, key: str) -> Iterator[None]:
-        """One process at a time computes a stage key: the others wait. A dead owner's lock is free (flock)."""
-        folder = self.scratch("locks", key=stage)
-        with (folder / f"{key}.lock").open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+    def clear_scratch(self, stage: str, *, key: str) -> None:
+        """Remove the unfinished work of a stage key, here and where it was copied to."""
+        shutil.rmtree(self.scratch(stage, key=key), ignore_errors=True)
+        if not self._local and self._fs.exists(self._path(self._mirror_url(stage, key))):
+            self._fs.rm(self._path(self._mirror_url(stage, key)), recursive=True)
+
+    def lock(self, stage: str, *, key: str) -> AbstractContextManager[None]:
+        """One process at a time computes a stage key: the others wait. A dead owner's lock becomes free."""
+        if self._local:
+            return file_lock(self.scratch("locks", key=stage) / f"{key}.lock")
+        return Lease(storage=self, folder=f"{self.url}/locks/{stage}/{key}").held()
+
+    def mirrored(self, stage: str, *, key: str, folder: str) -> AbstractContextManager[object]:
+        """Keep copies of a folder of a key's scratch in a remote store, and take up those that are there.
+
+        A local store needs none: its scratch lies beside it.
+        """
+        if self._local:
+            return nullcontext()
+        mirror = Mirror(self.scratch(stage, key=key) / folder, url=self._mirror_url(stage, key, folder), storage=self)
+        mirror.restore()
+        return mirror
+
+    def _mirror_url(self, stage: str, key: str, folder: str = "") -> str:
+        return f"{self.url}/scratch/{stage}/{key}/{folder}".rstrip("/")
 
     def put_file(self, url: str, data: bytes, *, sync: bool = True) -> None:
         """Write a file so that a reader sees it whole or not at all."""
         path = self._path(url)
         if not self._local:
-            self._fs.pipe_file(path, data)
+            self._fs.pipe_file(path, data, chunksize=_PART_BYTES)
             return
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -197,7 +228,7 @@ class Store:
             if self._local:
                 _link_new_file(Path(path), data)
             else:
-                self._fs.pipe_file(path, data, mode="create")
+                self._fs.pipe_file(path, data, mode="create", chunksize=_PART_BYTES)
         except FileExistsError:
             return False
         return True
@@ -220,7 +251,9 @@ class Store:
             found = self._fs.ls(self._path(url), detail=True)
         except FileNotFoundError:
             return []
-        return sorted(one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if one["type"] == kind)
+        names = (one["name"].rstrip("/").rsplit("/", 1)[-1] for one in found if one["type"] == kind)
+        # A dot in front: a file that is being written.
+        return sorted(name for name in names if not name.startswith("."))
 
     def _path(self, url: str) -> str:
         return str(self._fs._strip_protocol(url))
@@ -265,8 +298,10 @@ class Publication:
         data = encode_manifest(self._rows, metadata=body, content=content)
         if store._local:
             _sync_tree(Path(store._path(store.folder_url(self._stage, key=self._key))))
-        store.put_file(url, data)
-        shutil.rmtree(store.scratch(self._stage, key=self._key), ignore_errors=True)
+        if not store.create_file(url, data):
+            # Somebody else computed the same key, though the lock should keep that from happening: theirs counts.
+            return store.load(url)
+        store.clear_scratch(self._stage, key=self._key)
         return decode_manifest(data, url=url)
 
 
@@ -282,8 +317,16 @@ def _link_new_file(target: Path, data: bytes) -> None:
     """Write a new file, whole and durably. Raises FileExistsError where there is one already."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with _temporary_file(target, data, sync=True) as temporary:
-        # A link, unlike a rename, fails when its name is taken.
-        os.link(temporary, target)
+        try:
+            # A link, unlike a rename, fails when its name is taken.
+            os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without links: two at the same moment could both succeed.
+            if target.exists():
+                raise FileExistsError(target) from error
+            temporary.replace(target)
     _sync_path(target.parent)
 
 
@@ -322,6 +365,17 @@ def _sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The file system of a URL and the path in it. Requests to object storage are tried again when they fail."""
+    if not url.startswith(("s3://", "s3a://")):
+        return fsspec.url_to_fs(url)
+    # Listings are never taken from memory: other machines write too. Waits between the attempts grow.
+    retries = {"max_attempts": _ATTEMPTS, "mode": "standard"}
+    # fsspec keeps instances by their arguments: the service is one of them.
+    service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return fsspec.url_to_fs(url, use_listings_cache=False, endpoint_url=service, config_kwargs={"retries": retries})
 
 
 def _absolute_url(url: str) -> str:

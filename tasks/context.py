@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 EventSink = Callable[[dict[str, JSON]], None]
+CHECKPOINTS = "checkpoints"
 
 
 def discard_event(event: dict[str, JSON]) -> None:
@@ -149,6 +150,6 @@ class StageContext:
     @cached_property
     def checkpoint_folder(self) -> Path:
         """Where a training keeps its resumable state: a sub-folder of `scratch`."""
-        folder = self.scratch / "checkpoints"
+        folder = self.scratch / CHECKPOINTS
         folder.mkdir(parents=True, exist_ok=True)
         return folder

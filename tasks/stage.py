@@ -11,6 +11,7 @@ import importlib
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 from storage.digest import JSON, stage_key
 from storage.manifest import Manifest
 from storage.store import Store
-from tasks.context import EventSink, StageContext, discard_event
+from tasks.context import CHECKPOINTS, EventSink, StageContext, discard_event
 from tasks.fingerprint import framework_fingerprint, stage_fingerprint
 from tasks.params import StageParams
 
@@ -158,7 +159,8 @@ def publish(
         workers=workers,
         events=events,
     )
-    load_stage(params.stage).function(context, params=params, **inputs)
+    with _checkpoints_kept(params, key=key, store=store):
+        load_stage(params.stage).function(context, params=params, **inputs)
     recorded = {
         **context.metadata,
         "version": params.version,
@@ -170,6 +172,11 @@ def publish(
         "seconds": time.time() - started,
     }
     return context.publication.commit(metadata=recorded, content=context.content)
+
+
+def _checkpoints_kept(params: StageParams, *, key: str, store: Store) -> AbstractContextManager[object]:
+    """Copies of a training's checkpoints in a remote store: another machine can go on from them."""
+    return store.mirrored(params.stage, key=key, folder=CHECKPOINTS) if params.own_process else nullcontext()
 
 
 def load_stage(name: str) -> Stage:
