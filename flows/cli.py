@@ -21,7 +21,7 @@ from rich.table import Table
 from flows import catalog_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
-from flows.options import RunOptions
+from flows.options import GcOptions, RunOptions
 from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
 from flows.refusals import refusal
@@ -30,6 +30,7 @@ from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+_GC = GcOptions()
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
 
 Start with `tally run --dataset sample --preset demo`, then look at `runs/demo/report.html`.
@@ -297,6 +298,21 @@ def inspect(*, runs: Path = Path("runs"), store: str = "store", host: str = "127
 
     Console().print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)")
     uvicorn.run(create_app(runs=runs, store_url=store), host=host, port=port, log_level="warning")
+
+
+@app.command
+def gc(options: Annotated[GcOptions, Parameter(name="*")] = _GC) -> None:
+    """Tell which artifacts no kept run, champion or catalog version reaches, and with --delete remove them.
+
+    A run is kept as long as its folder is there.
+    """
+    from flows.gc import collect, collection_table
+
+    found = collect(options)
+    console = Console()
+    if found.garbage:
+        console.print(collection_table(found))
+    console.print(found.summary(deleted=options.delete), highlight=False)
 
 
 def main() -> None:

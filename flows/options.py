@@ -147,6 +147,16 @@ class IngestOptions(CatalogOptions):
     sku: Names = Field(default=(), description="products of the folder that are added; all new ones when empty")
 
 
+class GcOptions(BaseModel):
+    """What garbage collection looks at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    store: str = Field(default="store", description="folder or URL of the artifact store")
+    runs: str = Field(default="runs", description="folder of runs that are kept, besides those noted in the store")
+    older_than: float = Field(default=24.0, ge=0, description="hours that nothing in a folder has changed")
+    delete: bool = Field(default=False, description="remove what was found; without it nothing is removed")
+
+
 def worker_count(asked: int) -> int:
     """The number of workers: as asked, or one a processor this process may use."""
     return asked or processors()

@@ -15,7 +15,8 @@ import orjson
 
 from flows.runner import results_json
 from storage.digest import JSON
-from storage.store import replace_file
+from storage.roots import note_run
+from storage.store import Store, replace_file
 from tasks.stage import StageResult
 
 RUN_FILE = "run.json"
@@ -68,8 +69,11 @@ class RunRecord:
         }
 
     def write(self, folder: Path) -> None:
-        """Put `run.json` into `folder`, whole or not at all."""
+        """Put `run.json` into `folder`, whole or not at all; a run that ended is noted in its store, which keeps it."""
         write_json(folder / RUN_FILE, self.to_json())
+        if self.state != "running":
+            manifests = [result.manifest for result in self.results.values()]
+            note_run(Store.open(self.store), folder=folder, manifests=manifests, time=self.finished or now())
 
 
 def write_json(path: Path, value: JSON) -> None:

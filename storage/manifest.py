@@ -204,6 +204,34 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """What a manifest refers to: the URLs of its rows' files, and those of the manifests that it was made from."""
+
+    files: tuple[str, ...]
+    inputs: tuple[str, ...]
+
+
+def decode_references(data: bytes, *, url: str) -> References:
+    """The references of a manifest, without decoding its rows.
+
+    Raises:
+        ValueError: not a manifest.
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data), columns=["path"])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+    recorded = _metadata(table.schema, url=url).get("inputs", {}).values()
+    listed = [one for value in recorded for one in (value if isinstance(value, list) else [value]) if one]
+    paths = [path for path in table.column("path").to_pylist() if path]
+    base = url.rsplit("/", 1)[0]
+    return References(
+        files=tuple(path if "://" in path else f"{base}/{path}" for path in paths),
+        inputs=tuple(one["manifest"] for one in listed),
+    )
+
+
 def _metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(_METADATA_KEY)
     if raw is None:

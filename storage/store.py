@@ -104,7 +104,11 @@ class Store:
 
     def load(self, url: str) -> Manifest:
         """The manifest at `url`. Raises ValueError when it is broken, FileNotFoundError when there is none."""
-        return decode_manifest(self._fs.cat_file(self._path(url)), url=url)
+        return decode_manifest(self.read_manifest(url), url=url)
+
+    def read_manifest(self, url: str) -> bytes:
+        """The file of the manifest at `url`, undecoded. Raises FileNotFoundError when there is none."""
+        return bytes(self._fs.cat_file(self._path(url)))
 
     def damaged(self, manifest: Manifest) -> list[str]:
         """The item_ids whose file in the manifest's own folder is absent or not what was written; see `find`."""
@@ -173,9 +177,7 @@ class Store:
         """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
         url = self.manifest_url(stage, key=key)
         self.discard(url)
-        folder = self._path(self.folder_url(stage, key=key))
-        if self._fs.exists(folder):
-            self._fs.rm(folder, recursive=True)
+        self.remove_folder(self.folder_url(stage, key=key))
         return Publication(self, stage=stage, key=key)
 
     def scratch(self, stage: str, *, key: str) -> Path:
@@ -188,8 +190,8 @@ class Store:
     def clear_scratch(self, stage: str, *, key: str) -> None:
         """Remove the unfinished work of a stage key, here and where it was copied to."""
         shutil.rmtree(self.scratch(stage, key=key), ignore_errors=True)
-        if not self._local and self._fs.exists(self._path(self._mirror_url(stage, key))):
-            self._fs.rm(self._path(self._mirror_url(stage, key)), recursive=True)
+        if not self._local:
+            self.remove_folder(self._mirror_url(stage, key))
 
     def lock(self, stage: str, *, key: str) -> AbstractContextManager[None]:
         """One process at a time computes a stage key: the others wait. A dead owner's lock becomes free."""
@@ -237,6 +239,17 @@ class Store:
         """Remove the file at `url`, where there is one."""
         with suppress(FileNotFoundError):
             self._fs.rm_file(self._path(url))
+
+    def remove_folder(self, url: str) -> None:
+        """Remove a folder with everything in it, if it is there."""
+        path = self._path(url)
+        if self._fs.exists(path):
+            self._fs.rm(path, recursive=True)
+
+    def walk(self, url: str) -> Iterator[tuple[str, int, float]]:
+        """Path under `url`, size in bytes and time of change (seconds since 1970) of all files there, at any depth."""
+        for path, file in self._files(url).items():
+            yield path, file.size, file.changed
 
     def list_files(self, url: str) -> list[str]:
         """Names of the files directly under `url`, sorted; none where there is no such folder."""

@@ -5,7 +5,7 @@ import pytest
 from flows.cli import EXIT_USAGE, app
 from tests.flows.conftest import tally
 
-COMMANDS = {"catalog", "run", "predict", "export", "serve", "evaluate", "status", "inspect"}
+COMMANDS = {"catalog", "gc", "run", "predict", "export", "serve", "evaluate", "status", "inspect"}
 
 
 def test_app__has_these_commands_and_each_has_help():

@@ -1,0 +1,73 @@
+"""Garbage collection as an operator sees it: what would go or has gone, by stage, and how much room that makes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from flows.options import GcOptions
+from flows.runs import RUN_FILE, now, read_run
+from storage.garbage import Garbage, find_garbage, sweep
+from storage.roots import note_run
+from storage.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """What was found in a store."""
+
+    store: str
+    garbage: tuple[Garbage, ...]
+
+    @property
+    def bytes(self) -> int:
+        """How much room it takes."""
+        return sum(one.bytes for one in self.garbage)
+
+    def summary(self, *, deleted: bool) -> str:
+        """One line: what happened, and what to do next."""
+        if not self.garbage:
+            return f"no garbage in {self.store}"
+        what = f"{len(self.garbage)} folders, {self.bytes / 1e6:.1f} MB"
+        return f"removed {what}" if deleted else f"{what} can go; --delete removes them"
+
+
+def collect(options: GcOptions) -> Collection:
+    """Find garbage, and remove it if the options say so."""
+    store = Store.open(options.store)
+    for folder, manifests in _runs_in(Path(options.runs), store=store):
+        # A run of an older program may not be noted in the store yet.
+        note_run(store, folder=folder, manifests=manifests, time=now())
+    found = find_garbage(store, older_than=options.older_than * 3600, now=time.time())
+    if options.delete:
+        sweep(store, found)
+    return Collection(store=store.url, garbage=tuple(found))
+
+
+def _runs_in(runs: Path, *, store: Store) -> Iterator[tuple[Path, Sequence[str]]]:
+    for path in sorted(runs.glob(f"*/{RUN_FILE}")):
+        record = read_run(path.parent)
+        if record["store"] == store.url:
+            yield path.parent, [str(one["manifest"]) for one in record["stages"]]
+
+
+def collection_table(found: Collection) -> Table:
+    """What goes, a line for each stage and reason."""
+    table = Table("what", "reason", "folders", "files", "MB")
+    for name, reason, folders in by_stage(found):
+        size = sum(one.bytes for one in folders) / 1e6
+        table.add_row(name, reason, str(len(folders)), str(sum(one.files for one in folders)), f"{size:.1f}")
+    return table
+
+
+def by_stage(found: Collection) -> Iterator[tuple[str, str, list[Garbage]]]:
+    """The garbage of each stage and reason, the largest first."""
+    grouped: dict[tuple[str, str], list[Garbage]] = {}
+    for one in found.garbage:
+        grouped.setdefault((one.stage, one.reason), []).append(one)
+    ranked = sorted(grouped.items(), key=lambda pair: -sum(one.bytes for one in pair[1]))
+    yield from ((stage, reason, folders) for (stage, reason), folders in ranked)

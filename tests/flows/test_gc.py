@@ -1,0 +1,30 @@
+import shutil
+from pathlib import Path
+
+from flows.gc import collect
+from flows.options import GcOptions
+from flows.runner import LocalRunner
+from flows.runs import RunRecord
+from tests.flows.small_pipeline import climb
+
+
+def test_collect__tells_first_and_removes_when_told(store, tmp_path):
+    options = {"store": store.url, "runs": str(tmp_path / "runs"), "older_than": 0.0}
+    for name, text in (("a", "tea"), ("b", "coffee")):
+        runner = LocalRunner(store=store)
+        climb(runner, text=text)
+        record = RunRecord(
+            name=name, dataset="/d", preset="micro", store=store.url, parameters={}, results=runner.results
+        )
+        record.state = "completed"
+        record.write(tmp_path / "runs" / name)
+    assert collect(GcOptions(**options)).summary(deleted=False).startswith("no garbage in file://")
+    shutil.rmtree(tmp_path / "runs/b")
+    found = collect(GcOptions(**options))
+    assert sorted(one.stage for one in found.garbage) == ["length", "upper", "word"]
+    assert found.summary(deleted=False) == f"3 folders, {found.bytes / 1e6:.1f} MB can go; --delete removes them"
+    files = {path for path in Path(store.url.removeprefix("file://"), "artifacts").rglob("*") if path.is_file()}
+    assert len(files) == 12
+    assert collect(GcOptions(**options, delete=True)).garbage == found.garbage
+    assert len({path for path in files if path.exists()}) == 6
+    climb(LocalRunner(store=store), text="tea")
