@@ -8,14 +8,17 @@ step is cheap, and ends with a few steps at the preset's own size: some tens of 
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from benchmarks.compose import made_manifests
 from benchmarks.stages import ingest_split, stage_arguments
+from flows.champion import load_champion
 from flows.outputs import write_champion
 from flows.presets import PRESETS, Preset
 from storage.manifest import Manifest
 from storage.store import Store
+from tasks.detection import Detector, load_detector
 from tasks.params import TrainParams
 from tasks.stage import Input, execute
 
@@ -48,6 +51,22 @@ def short_model(preset: Preset, *, dataset: str, store: Store, workers: int) -> 
         checkpoint = execute(params, inputs=given, store=store, workers=workers)[0]
     assert checkpoint is not None
     return checkpoint
+
+
+def model_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The options of the benchmarks that need a model."""
+    parser = stage_arguments(description)
+    parser.add_argument("--model", type=Path, help="a champion's folder; trained in short where it is not given")
+    return parser
+
+
+def model_of(options: argparse.Namespace) -> Detector:
+    """The model that the options name, or one trained in short."""
+    if options.model is not None:
+        return load_champion(options.model)
+    store = Store.open(options.store)
+    checkpoint = short_model(PRESETS[options.preset](), dataset=options.dataset, store=store, workers=options.workers)
+    return load_detector(store.read(checkpoint.row("checkpoint")), store.read(checkpoint.row("config")))
 
 
 def main() -> None:

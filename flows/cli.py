@@ -93,6 +93,7 @@ def predict(
     out: Path = Path("shopping_lists"),
     threshold: float | None = None,
     products: Path | None = None,
+    review: float | None = None,
     draw: bool = True,
     watch: bool = False,
     workers: int = 0,
@@ -109,6 +110,8 @@ def predict(
         out: where the lists and photos/ go.
         threshold: least score of an item; the model's own, chosen on val, when not given.
         products: JSON file like the catalog's products.json with newer names and prices than the training's.
+        review: lists of less confidence than this (0 to 1) need a review; when not given, the confidence from which
+            99 % of val's lists were right.
         draw: write the photos with the products drawn in; large ones are drawn smaller.
         watch: go on reading photos that come into the folder, until Ctrl-C; what has a list in `out` is not read again.
         workers: photos read at once; 0: one a processor.
@@ -127,7 +130,7 @@ def predict(
         return open_reader(path, workers=workers, products=products)
 
     def lister_of(reader: ListReader) -> PhotoLister:
-        return PhotoLister(reader, threshold=threshold, draw=draw, workers=workers)
+        return PhotoLister(reader, threshold=threshold, review=review, draw=draw, workers=workers)
 
     with ProgressDisplay(console) as display:
         lister = lister_of(load(resolve_model(model, runs=runs)))
@@ -224,35 +227,46 @@ def serve(
 @app.command
 def evaluate(
     *,
-    results: Path,
-    annotations: Path,
+    results: str,
+    annotations: str,
+    val_results: str = "",
+    val_annotations: str = "",
     protocol: Literal["honest", "compat", "both"] = "both",
     threshold: float | None = None,
     target_protocol: str = "unknown",
+    out: Path | None = None,
+    photos: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Print RPC's metrics of detections against annotations.
+    """Print RPC's metrics of detections against annotations, as rpctool's markdown tables.
+
+    The honest table is the one to trust: every photo counts, at one threshold that was chosen on val (give the files of
+    val, or the threshold). The compat table is what rpctool prints, tuned on test, to compare with published tables.
 
     Args:
-        results: detections in COCO result format (image_id, category_id, bbox [x, y, width, height], score).
-        annotations: RPC annotations (instances_test2019.json).
+        results: detections in COCO result format (image_id, category_id, bbox [x, y, width, height], score), or a
+            manifest of predictions (.parquet).
+        annotations: RPC annotations (instances_test2019.json), or the manifest of the photos.
+        val_results: detections on val: the threshold is chosen on them.
+        val_annotations: annotations of val.
         protocol: honest (every photo counts, one threshold), compat (as rpctool prints: tuned on test), or both.
-        threshold: score threshold of the honest protocol, as frozen on val; 0.5 when not given.
+        threshold: score threshold of the honest protocol, as frozen on val; 0.5 when neither it nor val is given.
         target_protocol: what the model saw of the checkout; printed beside the figures.
+        out: folder for tables (Parquet), plots (SVG) and pictures of what went wrong.
+        photos: folder of the annotated photos, for the pictures.
         json: print one JSON object in place of tables.
     """
-    from flows.evaluate_files import evaluate_files
+    from flows.evaluate_files import Files, photo_reader, printed, read_files, report_of, write_analysis
 
-    print(
-        evaluate_files(
-            results,
-            annotations=annotations,
-            protocol=protocol,
-            threshold=threshold,
-            target_protocol=target_protocol,
-            as_json=json,
-        )
-    )
+    if bool(val_results) != bool(val_annotations):
+        raise ValueError("val: expected both --val-results and --val-annotations, got one of them")
+    files = Files(results=results, annotations=annotations)
+    val = Files(results=val_results, annotations=val_annotations) if val_results else None
+    evaluated = read_files(files, val=val)
+    report = report_of(evaluated, protocol=protocol, threshold=threshold, target_protocol=target_protocol)
+    if out is not None:
+        report = write_analysis(evaluated, report=report, out=out, read=photo_reader(files, photos=photos))
+    print(printed(report, as_json=json), end="")
 
 
 @app.command

@@ -12,6 +12,7 @@ from storage.catalog import categories_of
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
 from storage.store import Store, replace_file
+from tasks.confidence import UNTRAINED, ListConfidence
 from tasks.fusion import fused_objects
 from tasks.list_files import list_files
 from tasks.shopping_list import ShoppingList, draw_detections, kept, prices_of, shopping_list
@@ -61,20 +62,23 @@ def write_lists(rung: Rung, *, photos: Manifest, store: Store, folder: Path) -> 
     categories = categories_of(photos)
     names, prices = {category.sku: category.title for category in categories}, prices_of(categories)
     threshold, scale = float(rung.report["threshold"]), rung.report["count_scale"]
+    # No scale: the evaluation was told to decide with the detection view alone, which says nothing about whole lists.
+    trust = UNTRAINED if scale is None else ListConfidence.from_json(rung.report["confidence"])
     lists = []
     for index, row in enumerate(photos.ok):
         found = rung.test_predictions.row(row.item_id)
         count = (scale or 1.0) * float(found.attributes["count"])
-        # No scale: the evaluation was told to decide with the detection view alone.
         scored = found.objects if scale is None else fused_objects(found.objects, count=count)
-        objects = kept(scored, threshold=threshold)
         name = Path(row.url).name
-        one = shopping_list(name, objects=objects, threshold=threshold, names=names, prices=prices, count=count)
+        one = shopping_list(
+            name, objects=scored, count=count, threshold=threshold, trust=trust, names=names, prices=prices
+        )
         lists.append(one)
         target = folder / "photos" / name
         if index < _DRAWN:
             target.parent.mkdir(exist_ok=True)
-            drawn_HW3 = draw_detections(decode_rgb(store.read(row)), objects=objects, names=names, total=one.total)
+            listed = kept(scored, threshold=threshold)
+            drawn_HW3 = draw_detections(decode_rgb(store.read(row)), objects=listed, names=names, total=one.total)
             replace_file(target, encode_jpeg(drawn_HW3), sync=False)
     for name, data in list_files(lists).items():
         replace_file(folder / name, data, sync=False)

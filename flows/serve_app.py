@@ -57,10 +57,11 @@ class Product(BaseModel):
 
 
 class Checkout(BaseModel):
-    """A photo's shopping list; `state` is accepted or needs-review, and `reason` says why it needs one. `total` is the
-    receipt's where every listed product has a price."""
+    """A photo's shopping list. `confidence`: the probability that all of it is right; `state` is accepted or
+    needs-review, and `reason` says why it needs one; `total` is the receipt's where every product has a price."""
 
     items: int
+    confidence: float
     state: str
     reason: str
     total: float | None
@@ -122,9 +123,17 @@ def create_app(served: Served, *, token: str | None, limits: Limits, every: floa
             names={category.sku: category.title for category in reader.categories},
             prices=prices_of(reader.categories),
             count=count,
+            trust=reader.confidence,
         )
         products = [Product(**asdict(line), amount=line.amount) for line in one.products]
-        return Checkout(items=one.items, state=one.state, reason=one.reason, total=one.total, products=products)
+        return Checkout(
+            items=one.items,
+            confidence=one.confidence,
+            state=one.state,
+            reason=one.reason,
+            total=one.total,
+            products=products,
+        )
 
     @app.get("/health")
     async def health() -> Status:

@@ -16,7 +16,7 @@ from flows.champion import load_champion
 from storage.catalog import with_product
 from storage.formats.folders import read_products
 from storage.images import Picture
-from tasks.list_reader import Decided, ListReader, detector_reader, onnx_reader
+from tasks.list_reader import Found, ListReader, detector_reader, onnx_reader
 from tasks.shopping_list import prices_of
 
 Signature = tuple[tuple[str, int, int], ...]
@@ -88,11 +88,11 @@ class Batcher:
     served: Served
     batch: int = 8
     waiting: int = 64
-    _queue: asyncio.Queue[tuple[Picture, asyncio.Future[tuple[ListReader, Decided]]]] = field(
+    _queue: asyncio.Queue[tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]] = field(
         default_factory=asyncio.Queue
     )
 
-    async def read(self, photo_HW3: Picture) -> tuple[ListReader, Decided]:
+    async def read(self, photo_HW3: Picture) -> tuple[ListReader, Found]:
         """The photo's products, with the reader that found them.
 
         Raises:
@@ -100,7 +100,7 @@ class Batcher:
         """
         if self._queue.qsize() >= self.waiting:
             raise BusyError
-        future: asyncio.Future[tuple[ListReader, Decided]] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[ListReader, Found]] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((photo_HW3, future))
         return await future
 
@@ -112,19 +112,19 @@ class Batcher:
                 group.append(self._queue.get_nowait())
             await self._read_group(group)
 
-    async def _read_group(self, group: list[tuple[Picture, asyncio.Future[tuple[ListReader, Decided]]]]) -> None:
+    async def _read_group(self, group: list[tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]]) -> None:
         reader = self.served.reader
         assert reader is not None, "requests are taken only when a model is there"
         photos = [photo for photo, _ in group]
         try:
-            decided = await asyncio.to_thread(reader.decide, photos, reader.threshold)
+            found = await asyncio.to_thread(reader.read, photos)
         except (RuntimeError, ValueError) as error:
             _log.exception("a batch could not be read")
             for _, future in group:
                 if not future.done():
                     future.set_exception(RuntimeError(str(error)))
             return
-        for (_, future), one in zip(group, decided, strict=True):
+        for (_, future), one in zip(group, found, strict=True):
             # A client that went away has cancelled its future.
             if not future.done():
                 future.set_result((reader, one))

@@ -16,7 +16,8 @@ _MOST_DETECTIONS = 100
 def coco_map(evaluated: EvaluationSet) -> dict[str, float]:
     """mAP50 and mmAP in [0, 1] over the classes that occur; NaN where none does.
 
-    At most 100 detections a photo and class count, as everywhere in COCO.
+    At most 100 detections a photo and class count, as everywhere in COCO. Detections of one photo and class with the
+    very same score stand in the order in which they came, as there.
     """
     occurring = np.unique(evaluated.truth.class_M)
     if not occurring.size:

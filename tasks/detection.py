@@ -20,8 +20,6 @@ from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
-from tasks.fusion import fused_objects
-from tasks.shopping_list import kept
 
 FORMAT = "tally-dpsnet-3"
 _LEAST_SIDE = 1.0
@@ -37,18 +35,6 @@ class Detector:
     threshold: float
     count_scale: float
     confidence: ListConfidence
-
-    def decide(self, found: PhotoDetections, *, threshold: float | None = None) -> tuple[ManifestObject, ...]:
-        """The detections that make the shopping list: both views' scores at the threshold (the model's own if None)."""
-        objects = fused_objects(found.objects, count=self.count_scale * found.count)
-        return kept(objects, threshold=self.threshold if threshold is None else threshold)
-
-    def confidence_in(self, found: PhotoDetections, *, threshold: float | None = None) -> float:
-        """The probability, in [0, 1], that the list `decide` gives is right; below `confidence.acceptable` a person
-        should look at it."""
-        count = self.count_scale * found.count
-        scores = [item.score or 0.0 for item in fused_objects(found.objects, count=count)]
-        return self.confidence.of(scores, count=count, threshold=self.threshold if threshold is None else threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

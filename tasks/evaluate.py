@@ -7,111 +7,144 @@ names the target protocol (what of the target domain training has seen), because
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from storage.catalog import categories_of
 from storage.digest import JSON, canonical_json
-from storage.images import Picture
 from storage.manifest import Manifest, ManifestRow
-from tasks import evaluation_plots as plots
 from tasks.coco_map import coco_map
 from tasks.confidence import acceptance_report, fit_confidence
 from tasks.context import StageContext
-from tasks.evaluation_analysis import (
-    accuracy_by_items,
-    calibration_error,
-    confusions,
-    curve_on_grid,
-    error_kinds,
-    match,
-    mistakes,
-    reliability,
-    sku_table,
-)
+from tasks.evaluation_outputs import analyse, confusion_sheet, encode_table
 from tasks.evaluation_set import AVERAGED, LEVELS, EvaluationSet, by_level, from_coco, from_manifests
 from tasks.fusion import count_scale, fused
-from tasks.metrics import absent_classes, best_threshold, bootstrap_intervals, checkout_metrics, counts_at
+from tasks.metrics import METRICS, absent_classes, best_threshold, bootstrap_intervals, checkout_metrics, counts_at
 from tasks.params import EvaluateParams
 from tasks.rpctool_protocol import compat_metrics
 from tasks.stage import stage
 
 Protocol = Literal["honest", "compat", "both"]
+Decision = Literal["both views", "detection view"]
 Report = dict[str, Any]
+Results = Sequence[Mapping[str, Any]]
+Annotations = Mapping[str, Any]
+CocoPair = tuple[Results, Annotations]
 _UNTUNED_THRESHOLD = 0.5
 _TUNED_ON_TEST = "tuned on test"
-_CROPS = 6
-_CONFUSIONS = pa.schema([("true_sku", pa.string()), ("found_sku", pa.string()), ("times", pa.int64())])
-_MISTAKES = pa.schema(
-    [
-        ("photo", pa.string()),
-        ("kind", pa.string()),
-        ("true_sku", pa.string()),
-        ("found_sku", pa.string()),
-        ("score", pa.float64()),
-        ("box", pa.list_(pa.float32(), 4)),
-    ]
-)
-_RELIABILITY = pa.schema(
-    [
-        ("low", pa.float64()),
-        ("high", pa.float64()),
-        ("detections", pa.int64()),
-        ("mean_score", pa.float64()),
-        ("precision", pa.float64()),
-    ]
-)
 
 
-def evaluate_results(
-    results: Sequence[Mapping[str, Any]],
-    annotations: Mapping[str, Any],
-    *,
-    protocol: Protocol = "both",
-    threshold: float | None = None,
-    val: tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]] | None = None,
-    target_protocol: str = "unlabelled-target",
-    resamplings: int = 1000,
-    seed: int = 0,
-) -> Report:
-    """The report on COCO detection results against an RPC annotation file, both as parsed JSON.
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What is evaluated: `test`, and `val` where the threshold is chosen on it; what was odd about the inputs.
+
+    Where the counting view had a say in the scores: `count_scale`, and the scaled `counts` of val's and test's photos.
+    """
+
+    test: EvaluationSet
+    val: EvaluationSet | None = None
+    warnings: list[str] = field(default_factory=list)
+    count_scale: float | None = None
+    counts: tuple[list[float], list[float]] | None = None
+
+
+def from_results(results: Results, annotations: Annotations, *, val: CocoPair | None = None) -> Evaluated:
+    """COCO detection results against an RPC annotation file, both as parsed JSON.
 
     Args:
         results: dicts with image_id, category_id, bbox [left, top, width, height] and score in [0, 1].
         annotations: RPC's file as a dict (images with a level, annotations, categories).
-        threshold: the score from which a detection counts in the honest protocol, chosen beforehand.
-        val: (results, annotations) of the validation photos, on which the threshold is chosen instead.
+        val: (results, annotations) of the validation photos.
 
     Raises:
-        ValueError: the input is not what it should be, or both `threshold` and `val` are given.
+        ValueError: the input is not what it should be.
     """
-    evaluated, warnings = from_coco(results, annotations=annotations)
-    validation = None
-    if val is not None:
-        if threshold is not None:
-            raise ValueError("evaluate: expected a threshold or val to choose it on, got both")
-        validation, val_warnings = from_coco(val[0], annotations=val[1])
-        warnings += [f"val: {warning}" for warning in val_warnings]
-    elif threshold is None and protocol != "compat":
+    test, warnings = from_coco(results, annotations=annotations)
+    if val is None:
+        return Evaluated(test=test, warnings=warnings)
+    validation, val_warnings = from_coco(val[0], annotations=val[1])
+    _require_same_categories(test, val=validation)
+    return Evaluated(test=test, val=validation, warnings=warnings + [f"val: {warning}" for warning in val_warnings])
+
+
+def _require_same_categories(test: EvaluationSet, *, val: EvaluationSet) -> None:
+    if test.category_ids != val.category_ids:
+        raise ValueError(
+            f"val: expected the category ids of the test annotations, got {len(val.category_ids)} that are not the "
+            f"same {len(test.category_ids)}"
+        )
+
+
+def from_predictions(
+    photos: Manifest,
+    *,
+    predictions: Manifest,
+    val: tuple[Manifest, Manifest] | None = None,
+    decision: Decision = "both views",
+) -> Evaluated:
+    """Manifests of photos and of what was predicted for them; `val`: (photos, predictions) of the validation photos.
+
+    Without val the detection view decides alone, because val says what a count is worth.
+
+    Raises:
+        ValueError: the manifests do not fit together.
+    """
+    categories = categories_of(photos)
+    test = from_manifests(photos, predictions=predictions, categories=categories)
+    if val is None:
+        return Evaluated(test=test, warnings=_warnings(test=test))
+    validation = from_manifests(val[0], predictions=val[1], categories=categories, role="val")
+    evaluated = Evaluated(test=test, val=validation, warnings=_warnings(val=validation, test=test))
+    if decision == "detection view":
+        return evaluated
+    return _fused_views(evaluated, val_predictions=val[1], test_predictions=predictions)
+
+
+def evaluate_sets(
+    evaluated: Evaluated,
+    *,
+    protocol: Protocol = "both",
+    threshold: float | None = None,
+    target_protocol: str = "unlabelled-target",
+    resamplings: int = 1000,
+    rng: np.random.Generator,
+) -> Report:
+    """The report on what is evaluated, at a threshold that val chooses, or at a given one.
+
+    Raises:
+        ValueError: there are both, a threshold and val to choose it on, or the threshold is not in [0, 1].
+    """
+    warnings = [*evaluated.warnings]
+    if threshold is not None and evaluated.val is not None:
+        raise ValueError("threshold: expected a threshold or val to choose it on, got both")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: expected a number in [0, 1], got {threshold}")
+    if threshold is None and evaluated.val is None and protocol != "compat":
         warnings.append(f"no val and no threshold given: the honest figures use {_UNTUNED_THRESHOLD}, not tuned at all")
-    return {
-        **report_on(
-            evaluated,
-            val=validation,
-            threshold=_UNTUNED_THRESHOLD if threshold is None else threshold,
-            protocol=protocol,
-            target_protocol=target_protocol,
-            rng=np.random.default_rng(seed),
-            resamplings=resamplings,
-        ),
-        "warnings": warnings,
-    }
+    report = report_on(
+        evaluated.test,
+        val=evaluated.val,
+        threshold=_UNTUNED_THRESHOLD if threshold is None else threshold,
+        protocol=protocol,
+        target_protocol=target_protocol,
+        rng=rng,
+        resamplings=resamplings,
+    )
+    return {**report, **_trust(evaluated, threshold=report["threshold"]), "warnings": warnings}
+
+
+def _trust(evaluated: Evaluated, *, threshold: float) -> Report:
+    """How far lists can be trusted, fitted on val, and how many lists of test can be accepted unseen by it."""
+    if evaluated.counts is None or evaluated.val is None:
+        return {}
+    val_counts, test_counts = evaluated.counts
+    confidence = fit_confidence(evaluated.val, counts_N=val_counts, threshold=threshold)
+    accepted = acceptance_report(confidence, evaluated=evaluated.test, counts_N=test_counts, threshold=threshold)
+    return {"confidence": confidence.to_json(), "acceptance": accepted}
 
 
 def report_on(
@@ -168,18 +201,47 @@ def _intervals(
 
 
 def markdown_table(report: Report, *, method: str = "tally") -> str:
-    """rpctool's markdown table for each protocol in `report`, under a line that says what its figures are."""
+    """rpctool's markdown table for each protocol in `report`, under a line that says what its figures are.
+
+    Below the honest one: 95 % intervals, and the classes that its class means leave out.
+    """
     target = f"target protocol: {report['target_protocol']}"
-    headings = {
-        "honest": f"honest: every photo counts, one threshold ({report['threshold']:.4f}) for all levels; {target}",
-        "compat": f"compat: as rpctool 0.1.6, {_TUNED_ON_TEST}, only to compare with published tables; {target}",
-    }
-    parts = [
-        f"{heading}\n\n{rpctool_table(report[protocol], method=method)}"
-        for protocol, heading in headings.items()
-        if protocol in report
-    ]
+    parts = []
+    if "honest" in report:
+        heading = f"honest: every photo counts, one threshold ({report['threshold']:.4f}) for all levels; {target}"
+        parts += [heading, rpctool_table(report["honest"], method=method), *_beside_honest(report)]
+    if "compat" in report:
+        heading = f"compat: as rpctool 0.1.6, {_TUNED_ON_TEST}, only to compare with published tables; {target}"
+        parts += [heading, rpctool_table(report["compat"], method=method), *_beside_compat(report["compat"])]
     return "\n\n".join(parts) + "\n"
+
+
+def _beside_honest(report: Report) -> list[str]:
+    columns = ["level", "photos", *METRICS]
+    rows = [
+        [
+            level,
+            str(report["honest"][level]["photos"]),
+            *(" to ".join(figure_text(name, value=end) for end in intervals[name]) for name in METRICS),
+        ]
+        for level, intervals in report["intervals"].items()
+    ]
+    left_out = [
+        f"{level}: " + ", ".join(sku if not times else f"{sku} (found {times}×)" for sku, times in absent.items())
+        for level, absent in report["absent_classes"].items()
+        if absent
+    ]
+    texts = [f"95 % intervals (bootstrap over photos):\n\n{_markdown(columns, rows)}"]
+    return texts + (["not in the photos, so left out of mCCD and mCIoU: " + "; ".join(left_out)] if left_out else [])
+
+
+def _beside_compat(figures: Mapping[str, Any]) -> list[str]:
+    parts = [
+        f"{level} {figures[level]['threshold']:.4f} ({figures[level]['photos']} photos)"
+        for level in (*LEVELS, AVERAGED)
+        if level in figures
+    ]
+    return ["thresholds searched on these very photos, and the photos that are left: " + ", ".join(parts)]
 
 
 def rpctool_table(figures: Mapping[str, Any], *, method: str) -> str:
@@ -190,6 +252,10 @@ def rpctool_table(figures: Mapping[str, Any], *, method: str) -> str:
         for level in (*LEVELS, AVERAGED)
         if level in figures
     ]
+    return _markdown(columns, rows)
+
+
+def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(4, *(len(row[place]) for row in [columns, *rows])) for place in range(len(columns))]
     lines = [columns, ["---:"] * len(columns), *rows]
     return "\n".join(
@@ -237,23 +303,6 @@ def counting_error(photos: Iterable[ManifestRow], *, predictions: Manifest) -> d
     }
 
 
-def _parquet(table: pa.Table) -> bytes:
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
-
-
-def _photo_table(test: EvaluationSet, *, threshold: float) -> dict[str, list[Any]]:
-    found_NK, true_NK = counts_at(test, threshold=threshold)
-    return {
-        "photo": list(test.photo_ids),
-        "level": list(test.levels),
-        "products": true_NK.sum(axis=1).tolist(),
-        "found": found_NK.sum(axis=1).tolist(),
-        "wrong": np.abs(found_NK - true_NK).sum(axis=1).tolist(),
-    }
-
-
 @stage(EvaluateParams)
 def evaluate(
     context: StageContext,
@@ -265,55 +314,38 @@ def evaluate(
     test_predictions: Manifest,
 ) -> None:
     """Rows "report" (report.json), "table/…" (Parquet), "plot/…" (SVG) and "picture/confusions" (PNG)."""
-    categories = categories_of(test)
-    val_set = from_manifests(val, predictions=val_predictions, categories=categories, role="val")
-    test_set = from_manifests(test, predictions=test_predictions, categories=categories)
-    scale = None
-    if params.decision == "both views":
-        val_set, test_set, scale = _fused_views(
-            val_set, test_set, val_predictions=val_predictions, test_predictions=test_predictions
-        )
-    report = report_on(
-        test_set,
-        val=val_set,
-        threshold=_UNTUNED_THRESHOLD,
-        protocol="both",
+    evaluated = from_predictions(
+        test, predictions=test_predictions, val=(val, val_predictions), decision=params.decision
+    )
+    report = evaluate_sets(
+        evaluated,
         target_protocol=params.target_protocol,
         rng=context.generator("bootstrap"),
         resamplings=params.resamplings,
     )
-    report["decision"], report["count_scale"] = params.decision, scale
-    if scale is not None:
-        report["acceptance"] = _acceptance(
-            val_set,
-            test=test_set,
-            threshold=report["threshold"],
-            counts=[
-                _scaled(one, predictions=found, scale=scale)
-                for one, found in ((val_set, val_predictions), (test_set, test_predictions))
-            ],
-        )
+    report["decision"], report["count_scale"] = params.decision, evaluated.count_scale
     report["counting_view"] = counting_error(test.ok, predictions=test_predictions)
-    report["warnings"] = _warnings(val_set, test=test_set)
     for warning in report["warnings"]:
         context.log(warning)
-    _put_analysis(context, report=report, val=val_set, test=test_set, photos=test, pictures=params.pictures)
+    _put_analysis(context, report=report, evaluated=evaluated, photos=test, pictures=params.pictures)
     context.put(encode_report(report), path="report.json", row=_row("report", media_type="application/json"))
     context.report(**{name: report["honest"]["averaged"][name] for name in ("cAcc", "ACD", "mCIoU", "mAP50", "mmAP")})
 
 
-def _fused_views(
-    val: EvaluationSet, test: EvaluationSet, *, val_predictions: Manifest, test_predictions: Manifest
-) -> tuple[EvaluationSet, EvaluationSet, float | None]:
-    """Both sets after the counting view's say and the scale of its counts; as they are where it did not count."""
-    counts = [_counts(val, predictions=val_predictions), _counts(test, predictions=test_predictions)]
+def _fused_views(evaluated: Evaluated, *, val_predictions: Manifest, test_predictions: Manifest) -> Evaluated:
+    """Both sets after the counting view's say; as they are where it did not count."""
+    assert evaluated.val is not None
+    counts = _counts(evaluated.val, predictions=val_predictions), _counts(evaluated.test, predictions=test_predictions)
     if counts[0] is None or counts[1] is None:
-        return val, test, None
-    scale = count_scale(counts[0], products_N=[len(val.truth)])
-    return (
-        fused(val, counts_N=[scale * count for count in counts[0]]),
-        fused(test, counts_N=[scale * count for count in counts[1]]),
-        scale,
+        return evaluated
+    scale = count_scale(counts[0], products_N=[len(evaluated.val.truth)])
+    scaled = [scale * count for count in counts[0]], [scale * count for count in counts[1]]
+    return replace(
+        evaluated,
+        val=fused(evaluated.val, counts_N=scaled[0]),
+        test=fused(evaluated.test, counts_N=scaled[1]),
+        count_scale=scale,
+        counts=scaled,
     )
 
 
@@ -323,97 +355,27 @@ def _counts(evaluated: EvaluationSet, *, predictions: Manifest) -> list[float] |
     return known if len(known) == len(counts) else None
 
 
-def _scaled(evaluated: EvaluationSet, *, predictions: Manifest, scale: float) -> list[float]:
-    return [scale * count for count in _counts(evaluated, predictions=predictions) or []]
-
-
-def _acceptance(
-    val: EvaluationSet, *, test: EvaluationSet, threshold: float, counts: Sequence[Sequence[float]]
-) -> dict[str, JSON]:
-    """How many lists of test can be accepted unseen, with a confidence fitted on val; `counts` of val and of test."""
-    confidence = fit_confidence(val, counts_N=counts[0], threshold=threshold)
-    return acceptance_report(confidence, evaluated=test, counts_N=counts[1], threshold=threshold)
-
-
-def _warnings(val: EvaluationSet, *, test: EvaluationSet) -> list[str]:
-    found = {"val": len(val.found), "test": len(test.found)}
-    warnings = [f"no detection on {name}" for name, count in found.items() if not count]
-    return warnings + ([] if found["val"] else [f"the threshold is {_UNTUNED_THRESHOLD}, not tuned"])
-
-
-def _put_analysis(
-    context: StageContext, *, report: Report, val: EvaluationSet, test: EvaluationSet, photos: Manifest, pictures: int
-) -> None:
-    threshold = report["threshold"]
-    kept = _kept(test, threshold=threshold)
-    matches, all_matches = match(kept), match(test)
-    bins = reliability(test, matches=all_matches)
-    report["error_kinds"] = error_kinds(matches)
-    report["calibration_error"] = calibration_error(bins)
-    pairs = confusions(kept, matches=matches)
-    listed = mistakes(kept, matches=matches)
-    curves = {"val": curve_on_grid(val), "test": curve_on_grid(test)}
-    tables: dict[str, pa.Table] = {
-        "photos": pa.table(_photo_table(test, threshold=threshold)),
-        "skus": pa.table(sku_table(kept, matches=matches)),
-        "confusions": pa.Table.from_pylist(
-            [{"true_sku": true, "found_sku": found, "times": times} for true, found, times in pairs], schema=_CONFUSIONS
-        ),
-        "mistakes": pa.Table.from_pylist(listed, schema=_MISTAKES),
-        "reliability": pa.Table.from_pylist(bins, schema=_RELIABILITY),
-        **{f"curve_{name}": pa.table(curve) for name, curve in curves.items()},
-    }
-    for name, table in tables.items():
-        row = _row(f"table/{name}", media_type="application/vnd.apache.parquet")
-        context.put(_parquet(table), path=f"tables/{name}.parquet", row=row)
-    drawn = {
-        "threshold_curve": plots.plot_threshold_curve(curves, threshold=threshold),
-        "accuracy_by_items": plots.plot_accuracy_by_items(accuracy_by_items(test, threshold=threshold)),
-        "error_kinds": plots.plot_error_kinds(report["error_kinds"]),
-        **({"reliability": plots.plot_reliability(bins, error=report["calibration_error"])} if bins else {}),
-    }
-    for name, data in drawn.items():
-        context.put(data, path=f"plots/{name}.svg", row=_row(f"plot/{name}", media_type="image/svg+xml"))
-    _put_confusions(context, pairs=pairs[:pictures], listed=listed, photos=photos)
-
-
-def _kept(evaluated: EvaluationSet, *, threshold: float) -> EvaluationSet:
-    return EvaluationSet(
-        photo_ids=evaluated.photo_ids,
-        levels=evaluated.levels,
-        category_ids=evaluated.category_ids,
-        skus=evaluated.skus,
-        truth=evaluated.truth,
-        found=evaluated.found.take(evaluated.found.score_M >= threshold),
+def _warnings(**sets: EvaluationSet) -> list[str]:
+    warnings = [f"no detection on {name}" for name, one in sets.items() if not len(one.found)]
+    return warnings + (
+        [f"the threshold is {_UNTUNED_THRESHOLD}, not tuned"] if "no detection on val" in warnings else []
     )
 
 
-def _put_confusions(
-    context: StageContext,
-    *,
-    pairs: Sequence[tuple[str, str, int]],
-    listed: Sequence[Mapping[str, Any]],
-    photos: Manifest,
+def _put_analysis(
+    context: StageContext, *, report: Report, evaluated: Evaluated, photos: Manifest, pictures: int
 ) -> None:
-    tiles = []
-    for true_sku, found_sku, times in pairs:
-        cases = [
-            one
-            for one in listed
-            if (one["true_sku"], one["found_sku"], one["kind"]) == (true_sku, found_sku, "wrong SKU")
-        ]
-        crops = [_crop(context.read_rgb(photos.row(case["photo"])), box=case["box"]) for case in cases[:_CROPS]]
-        tiles.append((f"{true_sku} taken for {found_sku}: {times}", crops))
-    if tiles:
+    found = analyse(evaluated.test, val=evaluated.val, threshold=report["threshold"])
+    report.update(found.figures)
+    for name, table in found.tables.items():
+        row = _row(f"table/{name}", media_type="application/vnd.apache.parquet")
+        context.put(encode_table(table), path=f"tables/{name}.parquet", row=row)
+    for name, data in found.plots.items():
+        context.put(data, path=f"plots/{name}.svg", row=_row(f"plot/{name}", media_type="image/svg+xml"))
+    sheet = confusion_sheet(found, read=lambda photo: context.read_rgb(photos.row(photo)), pairs=pictures)
+    if sheet is not None:
         row = _row("picture/confusions", media_type="image/png")
-        context.put(plots.contact_sheet(tiles), path="plots/confusions.png", row=row)
-
-
-def _crop(photo_HW3: Picture, *, box: Sequence[float]) -> Picture:
-    x0, y0, x1, y1 = (int(value) for value in np.round(box))
-    height, width = photo_HW3.shape[:2]
-    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-    return photo_HW3[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+        context.put(sheet, path="plots/confusions.png", row=row)
 
 
 def _row(item_id: str, *, media_type: str) -> ManifestRow:

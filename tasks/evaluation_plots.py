@@ -31,13 +31,16 @@ def _axes(*, title: str, x: str, y: str) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def plot_threshold_curve(curves: Mapping[str, Mapping[str, Sequence[float]]], *, threshold: float) -> bytes:
-    """SVG of cAcc over the score threshold, one line for each set; `threshold` is marked."""
+def plot_threshold_curve(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], *, threshold: float, tuned: bool = True
+) -> bytes:
+    """SVG of cAcc over the score threshold, one line for each set; `threshold` is marked (`tuned`: val chose it)."""
+    origin = "frozen on val" if tuned else "as given"
     with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(title="cAcc by score threshold", x="threshold", y="cAcc")
         for name, curve in curves.items():
             axes.plot(curve["threshold"], curve["cAcc"], label=name)
-        axes.axvline(threshold, color="grey", linestyle=":", label=f"frozen on val: {threshold:.2f}")
+        axes.axvline(threshold, color="grey", linestyle=":", label=f"{origin}: {threshold:.2f}")
         axes.set(ylim=(0, 1), xlim=(0, 1))
         axes.legend(frameon=False)
         return _svg(figure)

@@ -159,18 +159,20 @@ def from_coco(
     Raises:
         ValueError: something is missing, not unique, of the wrong form, or cannot be what it says it is.
     """
+    _check_objects(results, what="results")
     _check_annotations(annotations)
-    images, categories = annotations["images"], sorted(annotations["categories"], key=lambda one: one["id"])
+    # In the order of their ids, as COCO's tools have it: the order of the file then decides nothing.
+    images, categories = (sorted(annotations[key], key=_id_order) for key in ("images", "categories"))
     photo_place = {image["id"]: index for index, image in enumerate(images)}
     class_place = {category["id"]: index for index, category in enumerate(categories)}
-    truth, _ = _from_records(
+    truth, warnings = _from_records(
         annotations["annotations"], photo_place=photo_place, class_place=class_place, what="annotations", scored=False
     )
-    found, warnings = _from_records(
+    found, more_warnings = _from_records(
         results, photo_place=photo_place, class_place=class_place, what="results", scored=True
     )
     sizes_N2 = np.array([(image.get("width") or 0, image.get("height") or 0) for image in images], np.float64)
-    warnings += _check_boxes(found, sizes_N2=sizes_N2)
+    warnings += more_warnings + _check_boxes(found, sizes_N2=sizes_N2)
     levels = tuple(str(image.get("level") or "") for image in images)
     if not set(levels) & set(LEVELS):
         warnings.append("annotations: no photo has a level (easy, medium, hard): only averaged figures")
@@ -185,19 +187,38 @@ def from_coco(
     return evaluated, warnings
 
 
+def _id_order(record: Mapping[str, Any]) -> tuple[bool, Any]:
+    return isinstance(record["id"], str), record["id"]
+
+
 def _check_annotations(annotations: Mapping[str, Any]) -> None:
+    if not isinstance(annotations, Mapping):
+        raise ValueError(f"annotations: expected an object, got a JSON {type(annotations).__name__}")
     for key in ("images", "annotations", "categories"):
         if not isinstance(annotations.get(key), list):
             raise ValueError(f"annotations: expected a list under {key!r}, got keys {sorted(annotations)}")
+        _check_objects(annotations[key], what=f"annotations: {key}")
     if not annotations["images"] or not annotations["categories"]:
         raise ValueError("annotations: expected at least one image and one category, got none")
     for what, name in (("images", "id"), ("images", "file_name"), ("categories", "id")):
         values = [one.get(name) for one in annotations[what]]
         if None in values:
             raise ValueError(f"annotations: expected {name!r} in each of {what}, got {values.count(None)} without")
+        wrong = [value for value in values if not isinstance(value, int | str)]
+        if wrong:
+            raise ValueError(f"annotations: expected whole numbers or texts as {name!r} in {what}, got {wrong[0]!r}")
         if len(set(values)) < len(values):
             twice = next(value for value in values if values.count(value) > 1)
             raise ValueError(f"annotations: expected unique {name!r} in {what}, got {twice!r} more than once")
+
+
+def _check_objects(records: Any, *, what: str) -> None:  # noqa: ANN401 - parsed JSON, of any type
+    if not isinstance(records, list):
+        keys = f" with keys {sorted(records)[:5]}" if isinstance(records, dict) else ""
+        raise ValueError(f"{what}: expected a list of objects, got a JSON {type(records).__name__}{keys}")
+    wrong = [one for one in records if not isinstance(one, Mapping)]
+    if wrong:
+        raise ValueError(f"{what}: expected a list of objects, got {wrong[0]!r} among {len(records)}")
 
 
 def _from_records(
@@ -211,10 +232,12 @@ def _from_records(
     try:
         photo_M = np.asarray([photo_place.get(one["image_id"], -1) for one in records], np.int64)
         class_M = np.asarray([class_place.get(one["category_id"], -1) for one in records], np.int64)
-        score_M = np.asarray([one["score"] for one in records], np.float64) if scored else np.ones(len(records))
+        score_M = _scores([one["score"] for one in records], what=what) if scored else np.ones(len(records))
         xywh_M4 = _xywh(records, what=what)
     except KeyError as error:
         raise ValueError(f"{what}: expected {error} in each of {len(records)}, got some without") from error
+    except TypeError as error:
+        raise ValueError(f"{what}: expected whole numbers or texts as ids, got others ({error})") from error
     _check_categories(
         [one["category_id"] for one, index in zip(records, class_M, strict=True) if index < 0],
         known=class_place,
@@ -234,6 +257,13 @@ def _from_records(
             "are these logits or percentages?"
         )
     return Objects(photo_M=photo_M, class_M=class_M, score_M=score_M, xywh_M4=xywh_M4).take(usable_M), warnings
+
+
+def _scores(values: Sequence[Any], *, what: str) -> Floats:
+    wrong = [one for one in values if isinstance(one, bool) or not isinstance(one, int | float | None)]
+    if wrong:
+        raise ValueError(f"{what}: expected numbers as scores, got {wrong[0]!r} (and {len(wrong) - 1} more)")
+    return np.asarray(values, np.float64)
 
 
 def _xywh(records: Sequence[Mapping[str, Any]], *, what: str) -> Floats:

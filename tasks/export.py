@@ -71,6 +71,7 @@ def metadata(detector: Detector) -> bytes:
         {
             "categories": category_records(detector.categories),
             "threshold": detector.threshold,
+            "confidence": detector.confidence.to_json(),
             "image_size": detector.image_size,
         }
     )

@@ -21,6 +21,7 @@ LIST_SCHEMA = pa.schema(
         pa.field("name", pa.string()),
         pa.field("count", pa.int32(), nullable=False),
         pa.field("confidence", pa.float32()),
+        pa.field("list_confidence", pa.float32(), nullable=False),
         pa.field("state", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("price", pa.float64()),
@@ -39,7 +40,13 @@ def list_files(lists: Sequence[ShoppingList]) -> dict[str, bytes]:
 def _lines(lists: Sequence[ShoppingList]) -> Iterator[dict[str, Any]]:
     """One line a photo and SKU, keys as in LIST_SCHEMA; a photo with nothing on it has one line with count 0."""
     for one in lists:
-        shared = {"photo": one.photo, "state": one.state, "reason": one.reason, "total": one.total}
+        shared = {
+            "photo": one.photo,
+            "list_confidence": one.confidence,
+            "state": one.state,
+            "reason": one.reason,
+            "total": one.total,
+        }
         for product in one.products:
             yield {**shared, **asdict(product), "amount": product.amount}
         if not one.products:
@@ -52,8 +59,8 @@ def encode_csv(lists: Sequence[ShoppingList]) -> bytes:
     writer = csv.DictWriter(buffer, LIST_SCHEMA.names, lineterminator="\n")
     writer.writeheader()
     for line in _lines(lists):
-        confidence = line["confidence"]
-        writer.writerow({**line, "confidence": "" if confidence is None else f"{confidence:.4f}"})
+        shares = {name: line[name] for name in ("confidence", "list_confidence")}
+        writer.writerow({**line, **{name: "" if one is None else f"{one:.4f}" for name, one in shares.items()}})
     return buffer.getvalue().encode()
 
 
@@ -65,7 +72,7 @@ def encode_parquet(lists: Sequence[ShoppingList]) -> bytes:
 
 
 def encode_json(lists: Sequence[ShoppingList]) -> bytes:
-    """An indented JSON array of {photo, items, state, reason, total, products: [{sku, name, count, confidence, …}]}."""
+    """An indented JSON array of {photo, items, confidence, state, reason, total, products: [{sku, name, count, …}]}."""
     return orjson.dumps([_json_object(one) for one in lists], option=orjson.OPT_INDENT_2)
 
 
@@ -89,4 +96,5 @@ def decode_json(data: bytes) -> list[ShoppingList]:
 def _from_json(one: dict[str, Any]) -> ShoppingList:
     names = ("sku", "name", "count", "confidence", "price")
     products = tuple(ListedProduct(**{name: product[name] for name in names}) for product in one["products"])
-    return ShoppingList(photo=one["photo"], products=products, state=one["state"], reason=one["reason"])
+    shared = {name: one[name] for name in ("photo", "confidence", "state", "reason")}
+    return ShoppingList(products=products, **shared)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from storage.images import Picture, decode_reduced, encode_jpeg
 from tasks.ahead import ahead
-from tasks.list_reader import Decided, ListReader
-from tasks.shopping_list import ShoppingList, draw_detections, prices_of, shopping_list
+from tasks.list_reader import Found, ListReader
+from tasks.shopping_list import ShoppingList, draw_detections, kept, prices_of, shopping_list
 
 # A photo is decoded no smaller than this many times the network's size, so that shrinking it still averages pixels.
 _MARGIN = 2
@@ -49,13 +49,16 @@ class _Opened:
 class PhotoLister:
     """Reads the lists of photo files with one model at one threshold (the model's own if None)."""
 
-    def __init__(self, reader: ListReader, *, threshold: float | None, draw: bool, workers: int) -> None:
-        """`workers`: threads that decode and draw beside the network.
+    def __init__(
+        self, reader: ListReader, *, threshold: float | None, draw: bool, workers: int, review: float | None = None
+    ) -> None:
+        """`workers`: threads that decode and draw beside the network; `review` as in `shopping_list`.
 
         Raises:
             ValueError: the catalog has a price that is none.
         """
         self._reader, self._draw, self._workers = reader, draw, workers
+        self._review = review
         self._threshold = reader.threshold if threshold is None else threshold
         self._names = {category.sku: category.title for category in reader.categories}
         self._prices = prices_of(reader.categories)
@@ -70,8 +73,8 @@ class PhotoLister:
             # Two steps in one pool cannot starve each other: neither waits inside a task.
             opened = ahead(self._opened, files, executor=helpers, most=most + reader.batch)
             groups = iter(lambda: list(islice(opened, reader.batch)), [])
-            decided = ahead(self._decided, groups, executor=readers, most=2 * reader.parallel)
-            pairs = (pair for group in decided for pair in group)
+            seen = ahead(self._seen, groups, executor=readers, most=2 * reader.parallel)
+            pairs = (pair for group in seen for pair in group)
             yield from ahead(self._finished, pairs, executor=helpers, most=most)
 
     def _opened(self, file: PhotoFile) -> _Opened:
@@ -81,16 +84,16 @@ class PhotoLister:
             return _Opened(file=file, photo_HW3=None, problem=str(error))
         return _Opened(file=file, photo_HW3=photo_HW3)
 
-    def _decided(self, group: list[_Opened]) -> list[tuple[_Opened, Decided | None]]:
+    def _seen(self, group: list[_Opened]) -> list[tuple[_Opened, Found | None]]:
         photos = [one.photo_HW3 for one in group if one.photo_HW3 is not None]
-        decided = iter(self._reader.decide(photos, self._threshold) if photos else [])
-        return [(one, None if one.photo_HW3 is None else next(decided)) for one in group]
+        found = iter(self._reader.read(photos) if photos else [])
+        return [(one, None if one.photo_HW3 is None else next(found)) for one in group]
 
-    def _finished(self, pair: tuple[_Opened, Decided | None]) -> PhotoResult:
-        one, decided = pair
-        if decided is None or one.photo_HW3 is None:
+    def _finished(self, pair: tuple[_Opened, Found | None]) -> PhotoResult:
+        one, seen = pair
+        if seen is None or one.photo_HW3 is None:
             return PhotoResult(file=one.file, found=None, drawn=b"", problem=one.problem)
-        objects, count = decided
+        objects, count = seen
         found = shopping_list(
             one.file.name,
             objects=objects,
@@ -98,8 +101,11 @@ class PhotoLister:
             names=self._names,
             prices=self._prices,
             count=count,
+            trust=self._reader.confidence,
+            review=self._review,
         )
         if not self._draw:
             return PhotoResult(file=one.file, found=found, drawn=b"")
-        drawn_HW3 = draw_detections(one.photo_HW3, objects=objects, names=self._names, total=found.total)
+        listed = kept(objects, threshold=self._threshold)
+        drawn_HW3 = draw_detections(one.photo_HW3, objects=listed, names=self._names, total=found.total)
         return PhotoResult(file=one.file, found=found, drawn=encode_jpeg(drawn_HW3))

@@ -16,6 +16,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, I
 from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
+from tasks.confidence import ListConfidence
 
 METADATA_KEY = "tally"
 
@@ -53,6 +54,7 @@ class OnnxReader:
         body = orjson.loads(recorded)
         self.categories = tuple(Category(**category) for category in body["categories"])
         self.threshold, self.image_size = float(body["threshold"]), int(body["image_size"])
+        self.confidence = ListConfidence.from_json(body["confidence"])
 
     def read_photo(self, photo_HW3: Picture) -> Reading:
         """What is in one photo, uint8 RGB [H, W, 3]."""

@@ -14,6 +14,7 @@ import numpy as np
 from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
+from tasks.confidence import ListConfidence
 
 ACCEPTED, NEEDS_REVIEW = "accepted", "needs-review"
 
@@ -37,10 +38,12 @@ class ListedProduct:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShoppingList:
-    """What is in one photo. `state` is NEEDS_REVIEW where `reason` says what is in doubt, else ACCEPTED."""
+    """What is in one photo. `confidence`: the probability that the whole list is right (`tasks.confidence`). `state` is
+    NEEDS_REVIEW where `reason` says what is in doubt, else ACCEPTED."""
 
     photo: str
     products: tuple[ListedProduct, ...]
+    confidence: float
     state: str
     reason: str = ""
 
@@ -79,43 +82,59 @@ def shopping_list(
     photo: str,
     *,
     objects: Sequence[ManifestObject],
+    count: float,
     threshold: float,
+    trust: ListConfidence,
     names: Mapping[str, str],
     prices: Mapping[str, float] | None = None,
-    count: float | None = None,
-    tolerance: float = 0.5,
+    review: float | None = None,
 ) -> ShoppingList:
     """The list of one photo, in the order of the SKUs.
 
     Args:
-        objects: detections with scores.
+        objects: all detections with scores, also those below the threshold: they say how sure the list is.
+        count: the scaled count of the counting view.
+        trust: what val says about how far lists can be trusted.
         names: what to call a SKU; a SKU that is not in it goes by its own name.
         prices: of one piece, by SKU; a listed product that is not in it asks for a review, unless nothing has a price.
-        count: what the counting view says; a difference of more than `tolerance` products asks for a review.
+        review: a list of less confidence needs a review; where None, the one from which val's lists were right.
     """
     counted = kept(objects, threshold=threshold)
+    products = _products(counted, names=names, prices=prices or {})
+    confidence = trust.of([item.score or 0.0 for item in objects], count=count, threshold=threshold)
+    unpriced = [one.name for one in products if one.price is None] if prices else []
+    if not counted:
+        reason = "nothing found"
+    elif confidence < (trust.acceptable if review is None else review):
+        reason = _least_sure(objects, count=count, threshold=threshold, names=names)
+    else:
+        reason = f"no price for {', '.join(unpriced)}" if unpriced else ""
+    state = NEEDS_REVIEW if reason else ACCEPTED
+    return ShoppingList(photo=photo, products=products, confidence=confidence, state=state, reason=reason)
+
+
+def _products(
+    counted: Sequence[ManifestObject], *, names: Mapping[str, str], prices: Mapping[str, float]
+) -> tuple[ListedProduct, ...]:
     by_sku: dict[str, list[float]] = {}
     for item in sorted(counted, key=lambda one: one.sku):
         by_sku.setdefault(item.sku, []).append(float(item.score or 0.0))
-    prices = prices or {}
-    products = tuple(
+    return tuple(
         ListedProduct(
             sku=sku, name=names.get(sku) or sku, count=len(scores), confidence=min(scores), price=prices.get(sku)
         )
         for sku, scores in by_sku.items()
     )
-    reason = _doubt(len(counted), count=count, tolerance=tolerance)
-    if not reason and prices and (unpriced := [one.name for one in products if one.price is None]):
-        reason = f"no price for {', '.join(unpriced)}"
-    return ShoppingList(photo=photo, products=products, state=NEEDS_REVIEW if reason else ACCEPTED, reason=reason)
 
 
-def _doubt(found: int, *, count: float | None, tolerance: float) -> str:
-    if not found:
-        return "nothing found"
-    if count is not None and abs(found - count) > tolerance:
-        return f"{found} products found, {count:.1f} counted"
-    return ""
+def _least_sure(objects: Sequence[ManifestObject], *, count: float, threshold: float, names: Mapping[str, str]) -> str:
+    """Where a list may be wrong: the views differ by a product or more, or a detection is near the threshold."""
+    listed = len(kept(objects, threshold=threshold))
+    if abs(listed - count) >= 1:
+        return f"{listed} products found, {count:.1f} counted"
+    item = min(objects, key=lambda one: abs((one.score or 0.0) - threshold))
+    verb = "is it" if (item.score or 0.0) >= threshold else "is there also"
+    return f"{verb} {names.get(item.sku) or item.sku}? ({item.score or 0.0:.2f})"
 
 
 def draw_detections(

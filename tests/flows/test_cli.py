@@ -1,8 +1,11 @@
 import json
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from flows.cli import EXIT_USAGE, app
+from storage.images import encode_png
 from tests.flows.conftest import tally
 
 COMMANDS = {"catalog", "gc", "run", "predict", "export", "serve", "evaluate", "status", "inspect"}
@@ -45,3 +48,54 @@ def test_evaluate__prints_tables_of_both_protocols(tmp_path):
     assert "honest" in done.stdout and "tuned on test" in done.stdout and "100.0%" in done.stdout
     printed = tally("evaluate", "--results", "r.json", "--annotations", "a.json", "--json", folder=tmp_path).stdout
     assert json.loads(printed)["honest"]["easy"]["cAcc"] == 1.0
+
+
+@pytest.fixture
+def evaluated(tmp_path):
+    """A folder with annotations, results and photos of which one product was taken for another."""
+    annotations = {
+        "images": [
+            {"id": n, "file_name": f"{n}.png", "width": 40, "height": 30, "level": level}
+            for n, level in enumerate(("easy", "hard"), start=1)
+        ],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "bbox": [2, 2, 20, 20]} for n in (1, 2)],
+        "categories": [{"id": 1, "name": "tea"}, {"id": 2, "name": "oats"}],
+    }
+    results = [
+        {"image_id": n, "category_id": n, "bbox": [2, 2, 20, 20], "score": score} for n, score in ((1, 0.4), (2, 0.3))
+    ]
+    (tmp_path / "a.json").write_text(json.dumps(annotations))
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    for n in (1, 2):
+        (tmp_path / f"{n}.png").write_bytes(encode_png(np.full((30, 40, 3), 90, np.uint8)))
+    return tmp_path
+
+
+def test_evaluate__the_threshold_comes_from_val_and_the_analysis_goes_to_a_folder(evaluated):
+    files = ("--results", "r.json", "--annotations", "a.json")
+    val = ("--val-results", "r.json", "--val-annotations", "a.json")
+    done = tally("evaluate", *files, *val, "--out", "what", "--photos", ".", "--json", folder=evaluated)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert 0 < report["threshold"] < 0.5 and report["warnings"] == []
+    written = {str(path.relative_to(evaluated / "what")) for path in (evaluated / "what").rglob("*.*")}
+    assert written >= {"report.json", "plots/confusions.png", "plots/reliability.svg", "tables/mistakes.parquet"}
+    assert json.loads((evaluated / "what/report.json").read_text())["error_kinds"]["wrong SKU"] == 1
+    assert pq.read_table(evaluated / "what/tables/accuracy_by_items.parquet").to_pylist() == [
+        {"products": 1, "photos": 2, "cAcc": 0.5}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--val-results", "r.json"), "expected both --val-results and --val-annotations"),
+        (("--val-results", "r.json", "--val-annotations", "a.parquet"), "got both kinds"),
+        (("--out", "what", "--photos", "nowhere"), "expected the folder of the annotated photos"),
+        (("--threshold", "50"), "expected a number in [0, 1]"),
+    ],
+)
+def test_evaluate__says_what_is_wrong_with_its_options(evaluated, arguments, message):
+    done = tally("evaluate", "--results", "r.json", "--annotations", "a.json", *arguments, folder=evaluated)
+    assert done.returncode == EXIT_USAGE
+    assert message in " ".join(done.stderr.split())

@@ -1,6 +1,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +13,23 @@ from flows.serving import Served
 from storage.catalog import Category
 from storage.images import encode_jpeg, encode_png
 from storage.manifest import ManifestObject
+from tasks.confidence import UNTRAINED
 from tasks.context import discard_event
 from tasks.list_reader import ListReader
 from tasks.photo_lists import PhotoLister
 
 PHOTO = encode_jpeg(np.full((20, 30, 3), 90, np.uint8))
+# Every list is as good as another.
+SURE = replace(UNTRAINED, acceptable=0.5)
 
 
 def reader(sku="tea"):
-    def decide(photos, threshold):
+    def read(photos):
         found = ManifestObject(category=1, sku=sku, box=(1, 1, 9, 9), score=0.9)
         return [((found,), 1.0) for _ in photos]
 
     tea = Category(id=1, sku=sku, metadata={"price": 2.5})
-    return ListReader(categories=(tea,), threshold=0.5, image_size=64, batch=1, parallel=2, decide=decide)
+    return ListReader(categories=(tea,), threshold=0.5, confidence=SURE, image_size=64, batch=1, parallel=2, read=read)
 
 
 def lister_of(reader):
@@ -64,7 +68,11 @@ def test_predict_photos__writes_everything_and_skips_bad_photos(tmp_path):
         "a.png",
     ]
     assert pq.read_table(tmp_path / "out/shopping_lists.parquet").column("total").to_pylist() == [2.5, 2.5]
-    assert (tmp_path / "out/shopping_lists.csv").read_text().startswith("photo,sku,name,count,confidence,state,")
+    assert (
+        (tmp_path / "out/shopping_lists.csv")
+        .read_text()
+        .startswith("photo,sku,name,count,confidence,list_confidence,state,")
+    )
     assert list(done.skipped) == ["b.jpg"] and "truncated" in done.skipped["b.jpg"]
     assert "2 shopping lists, 0 need a review, 2 receipts of 5.00 altogether, 1 photos skipped" in done.summary
     assert done.summary.endswith("photos/s")

@@ -6,6 +6,8 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from storage.catalog import Category, category_records
 from storage.images import encode_jpeg
@@ -15,7 +17,8 @@ from tasks.evaluate import (
     counting_error,
     encode_report,
     evaluate,
-    evaluate_results,
+    evaluate_sets,
+    from_results,
     honest_metrics,
     markdown_table,
     rpctool_table,
@@ -46,6 +49,10 @@ def results(rows):
 
 ANNOTATIONS = coco([(0, 1), (1, 1), (1, 2)], levels=["easy", "hard"])
 RESULTS = results([(0, 1, 0.995), (1, 1, 0.995)])
+
+
+def evaluate_results(results, annotations, *, val=None, **options):
+    return evaluate_sets(from_results(results, annotations, val=val), rng=np.random.default_rng(0), **options)
 
 
 def test_honest_metrics__a_photo_without_detections_counts():
@@ -87,13 +94,64 @@ def test_evaluate_results__threshold_and_val_exclude_each_other():
         evaluate_results(RESULTS, ANNOTATIONS, threshold=0.5, val=(RESULTS, ANNOTATIONS))
 
 
-def test_evaluate_results__order_of_results_does_not_matter():
-    rng = np.random.default_rng(0)
-    annotations = coco([(n % 6, n % 2 + 1) for n in range(20)], levels=["easy", "medium", "hard"] * 2)
-    rows = results([(int(rng.integers(6)), int(rng.integers(1, 3)), float(rng.random())) for _ in range(25)])
-    mixed = [rows[index] for index in rng.permutation(len(rows))]
-    first, second = (evaluate_results(one, annotations, threshold=0.5, resamplings=10) for one in (rows, mixed))
+# (photo, class, score): the score's place in a list without ties, because COCO's mAP lets the order decide ties.
+DETECTIONS = st.lists(
+    st.tuples(st.integers(0, 5), st.integers(1, 2), st.integers(0, 1000)), max_size=20, unique_by=lambda one: one[2]
+)
+PRODUCTS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 2)), max_size=12)
+LEVELS = ["easy", "medium", "hard"] * 2
+
+
+def placed(rows):
+    """Results whose boxes differ in place and size, so that matching has something to decide."""
+    return [
+        {"image_id": n, "category_id": k, "score": s / 1000, "bbox": [10 + s % 7, 10, 20 + s % 5, 20]}
+        for n, k, s in rows
+    ]
+
+
+@settings(max_examples=20, deadline=None)
+@given(PRODUCTS, DETECTIONS, st.randoms(use_true_random=False))
+def test_evaluate_results__order_of_photos_products_and_detections_does_not_matter(products, detections, random):
+    annotations, found = coco(products, levels=LEVELS), placed(detections)
+    mixed = {name: random.sample(values, len(values)) for name, values in annotations.items()}
+    first = evaluate_results(found, annotations, threshold=0.5, resamplings=5)
+    second = evaluate_results(random.sample(found, len(found)), mixed, threshold=0.5, resamplings=5)
     assert encode_report(first) == encode_report(second)
+
+
+@settings(max_examples=20, deadline=None)
+@given(PRODUCTS, DETECTIONS, st.lists(st.integers(1, 2), max_size=4))
+def test_evaluate_results__a_perfect_photo_never_lowers_cacc(products, detections, more):
+    found = placed(detections)
+    before = evaluate_results(found, coco(products, levels=LEVELS), threshold=0.5, resamplings=1)
+    perfect = results([(6, category, 0.9) for category in more])
+    annotations = coco([*products, *((6, category) for category in more)], levels=[*LEVELS, "hard"])
+    after = evaluate_results([*found, *perfect], annotations, threshold=0.5, resamplings=1)
+    for level in ("hard", "averaged"):
+        assert after["honest"][level]["cAcc"] >= before["honest"][level]["cAcc"]
+        assert after["honest"][level]["ACD"] <= before["honest"][level]["ACD"]
+
+
+def test_evaluate_results__val_of_another_catalog():
+    val = (RESULTS, {**ANNOTATIONS, "categories": [{"id": 1}, {"id": 3}], "annotations": []})
+    with pytest.raises(ValueError, match="val: expected the category ids of the test annotations"):
+        evaluate_results([], ANNOTATIONS, val=([], val[1]))
+
+
+def test_evaluate_results__a_threshold_that_is_none():
+    with pytest.raises(ValueError, match=r"threshold: expected a number in \[0, 1\], got 50"):
+        evaluate_results(RESULTS, ANNOTATIONS, threshold=50)
+
+
+def test_markdown_table__intervals_and_left_out_classes_stand_beside_the_honest_figures():
+    annotations = {**ANNOTATIONS, "categories": [*ANNOTATIONS["categories"], {"id": 3, "name": "c"}]}
+    found = [*RESULTS, *results([(0, 3, 0.9)])]
+    honest, compat = markdown_table(evaluate_results(found, annotations, threshold=0.5)).split("\n\ncompat: ")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in honest.splitlines()]
+    assert ["easy", "1", "0.0% to 0.0%", "1.0 to 1.0", "0.0 to 0.0", "100.0% to 100.0%"] in cells
+    assert "left out of mCCD and mCIoU: easy: b, c (found 1×); hard: c; averaged: c (found 1×)" in honest
+    assert "(2 photos)" in compat.splitlines()[-1]
 
 
 def test_rpctool_table__its_roundings_and_alignment():

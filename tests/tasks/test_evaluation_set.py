@@ -158,3 +158,48 @@ def test_from_manifests__unknown_category():
     predictions = manifest(ManifestRow(item_id="test/a", objects=(wrong,)))
     with pytest.raises(ValueError, match=r"got also \[3\]"):
         from_manifests(manifest(ManifestRow(item_id="test/a")), predictions=predictions, categories=CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        (
+            {"annotations": [RESULT]},
+            r"results: expected a list of objects, got a JSON dict with keys \['annotations'\]",
+        ),
+        ([RESULT, 3], "expected a list of objects, got 3 among 2"),
+        ([changed(score="0.9")], "expected numbers as scores, got '0.9'"),
+        ([changed(score=True)], "expected numbers as scores, got True"),
+        ([changed(image_id=[9])], "expected whole numbers or texts as ids"),
+        ([changed(category_id={})], "expected whole numbers or texts as ids"),
+    ],
+)
+def test_from_coco__json_of_another_shape(results, message):
+    with pytest.raises(ValueError, match=message):
+        from_coco(results, annotations=ANNOTATIONS)
+
+
+def test_from_coco__annotations_of_another_shape():
+    with pytest.raises(ValueError, match="annotations: expected an object, got a JSON list"):
+        from_coco([], annotations=[ANNOTATIONS])
+    with pytest.raises(ValueError, match="whole numbers or texts as 'id' in images"):
+        from_coco([], annotations={**ANNOTATIONS, "images": [{"id": [1], "file_name": "a"}]})
+
+
+def test_from_coco__a_missing_score_is_left_out_and_counted():
+    assert from_coco([changed(score=None)], annotations=ANNOTATIONS)[1] == [
+        "results: score is not a finite number, left out: 1"
+    ]
+
+
+def test_from_coco__annotations_of_unknown_photos_are_counted():
+    annotations = copy.deepcopy(ANNOTATIONS)
+    annotations["annotations"].append({**annotations["annotations"][0], "id": 2, "image_id": 70})
+    evaluated, warnings = from_coco([RESULT], annotations=annotations)
+    assert len(evaluated.truth) == 1
+    assert warnings == ["annotations: image_id that is not among the annotated images, left out: 1"]
+
+
+def test_from_coco__photos_stand_in_the_order_of_their_ids():
+    annotations = {**ANNOTATIONS, "images": ANNOTATIONS["images"][::-1]}
+    assert from_coco([RESULT], annotations=annotations)[0].photo_ids == ("a.jpg", "b.jpg")

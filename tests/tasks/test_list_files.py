@@ -11,8 +11,8 @@ from tasks.shopping_list import ListedProduct, ShoppingList
 TEA = ListedProduct(sku="tea", name="Green tea", count=2, confidence=0.6, price=1.5)
 COLA = ListedProduct(sku="cola", name="cola", count=1, confidence=0.7, price=2.0)
 LISTS = [
-    ShoppingList(photo="a.jpg", products=(COLA, TEA), state="accepted"),
-    ShoppingList(photo="b, c.jpg", products=(), state="needs-review", reason="nothing found"),
+    ShoppingList(photo="a.jpg", products=(COLA, TEA), confidence=0.8, state="accepted"),
+    ShoppingList(photo="b, c.jpg", products=(), confidence=1.0, state="needs-review", reason="nothing found"),
 ]
 
 
@@ -35,6 +35,7 @@ def test_encode_parquet__says_the_same_with_types():
         "name": "Green tea",
         "count": 2,
         "confidence": pytest.approx(0.6),
+        "list_confidence": pytest.approx(0.8),
         "state": "accepted",
         "reason": "",
         "price": 1.5,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -5,16 +7,18 @@ import pytest
 from storage.catalog import Category
 from storage.images import decode_rgb, encode_jpeg, encode_png
 from storage.manifest import ManifestObject
+from tasks.confidence import UNTRAINED
 from tasks.list_reader import ListReader
 from tasks.photo_lists import PhotoFile, PhotoLister
 
 CATEGORIES = (Category(id=1, sku="tea", metadata={"price": 2.5}),)
+SURE = replace(UNTRAINED, acceptable=0.5)
 
 
 def reader_of(*, seen, batch=1, parallel=1):
     """A reader that finds as many teas as the photo's first pixel says."""
 
-    def decide(photos, threshold):
+    def read(photos):
         seen.append([photo.shape for photo in photos])
         return [
             (tuple(ManifestObject(category=1, sku="tea", box=(1, 1, 9, 9), score=0.9) for _ in range(n)), float(n))
@@ -22,7 +26,7 @@ def reader_of(*, seen, batch=1, parallel=1):
         ]
 
     return ListReader(
-        categories=CATEGORIES, threshold=0.5, image_size=64, batch=batch, parallel=parallel, decide=decide
+        categories=CATEGORIES, threshold=0.5, confidence=SURE, image_size=64, batch=batch, parallel=parallel, read=read
     )
 
 
@@ -65,10 +69,11 @@ def test_photo_lister__a_price_that_is_none_is_refused_before_any_photo_is_read(
     reader = ListReader(
         categories=(Category(id=1, sku="tea", metadata={"price": "cheap"}),),
         threshold=0.5,
+        confidence=SURE,
         image_size=64,
         batch=1,
         parallel=1,
-        decide=lambda photos, threshold: [],
+        read=lambda photos: [],
     )
     with pytest.raises(ValueError, match="price of tea"):
         PhotoLister(reader, threshold=None, draw=False, workers=1)
