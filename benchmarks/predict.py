@@ -76,9 +76,9 @@ def network_alone(detector: Detector, *, like: Tensor) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
 
 
-def labelled_photos(dataset: str, *, count: int) -> tuple[list[Path], Truth]:
-    """The first test photos of a data set in RPC's layout, and what is in each."""
-    listing = read_split(Path(dataset), split="test")
+def labelled_photos(dataset: str, *, split: str, count: int) -> tuple[list[Path], Truth]:
+    """The first photos of a split of a data set in RPC's layout, and what is in each, by the stem of its file."""
+    listing = read_split(Path(dataset), split=split)
     truth: Truth = {}
     for photo in listing.photos[:count]:
         counts = truth.setdefault(photo.path.stem, {})
@@ -178,7 +178,7 @@ def agreement(lists: Sequence[ShoppingList], *, truth: Truth) -> dict[str, float
 
 def measure(detector: Detector, *, dataset: str, side: int, count: int, workers: int, rounds: int) -> dict[str, float]:
     """All figures of a model on the first test photos of a data set."""
-    paths, truth = labelled_photos(dataset, count=count)
+    paths, truth = labelled_photos(dataset, split="test", count=count)
     with tempfile.TemporaryDirectory() as scratch:
         exported = Path(scratch) / "model.onnx"
         exported.write_bytes(to_onnx(detector, precision="float32"))

@@ -19,12 +19,17 @@ from storage.images import Picture
 from tasks.list_reader import Found, ListReader, detector_reader, onnx_reader
 from tasks.shopping_list import prices_of
 
+Waiting = tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]
 Signature = tuple[tuple[str, int, int], ...]
-_log = logging.getLogger("tally.serve")
+logger = logging.getLogger("tally.serve")
 
 
 class BusyError(Exception):
     """More photos wait than the endpoint takes on."""
+
+
+class ReadingError(Exception):
+    """The model could not read a photo."""
 
 
 def open_reader(path: Path, *, workers: int, products: Path | None = None) -> ListReader:
@@ -78,7 +83,7 @@ class Served:
                 self.loads, self.problem = self.loads + 1, ""
         except (ValueError, OSError) as error:
             self.problem = str(error)
-            _log.warning("the model could not be loaded, the one before stays: %s", error)
+            logger.warning("the model could not be loaded, the one before stays: %s", error)
 
 
 @dataclass(kw_only=True)
@@ -88,15 +93,14 @@ class Batcher:
     served: Served
     batch: int = 8
     waiting: int = 64
-    _queue: asyncio.Queue[tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]] = field(
-        default_factory=asyncio.Queue
-    )
+    _queue: asyncio.Queue[Waiting] = field(default_factory=asyncio.Queue)
 
     async def read(self, photo_HW3: Picture) -> tuple[ListReader, Found]:
         """The photo's products, with the reader that found them.
 
         Raises:
             BusyError: too many photos wait.
+            ReadingError: the model could not read it.
         """
         if self._queue.qsize() >= self.waiting:
             raise BusyError
@@ -112,19 +116,29 @@ class Batcher:
                 group.append(self._queue.get_nowait())
             await self._read_group(group)
 
-    async def _read_group(self, group: list[tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]]) -> None:
+    async def _read_group(self, group: list[Waiting]) -> None:
         reader = self.served.reader
         assert reader is not None, "requests are taken only when a model is there"
-        photos = [photo for photo, _ in group]
         try:
-            found = await asyncio.to_thread(reader.read, photos)
-        except (RuntimeError, ValueError) as error:
-            _log.exception("a batch could not be read")
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(RuntimeError(str(error)))
+            found = await asyncio.to_thread(reader.read, [photo for photo, _ in group])
+        except Exception as error:  # whatever it is, what waits is still to be read
+            logger.exception("a batch of %d photos could not be read", len(group))
+            if len(group) == 1:
+                _answer(group[0], error=ReadingError(str(error)))
+            else:
+                for one in group:
+                    await self._read_group([one])
             return
-        for (_, future), one in zip(group, found, strict=True):
-            # A client that went away has cancelled its future.
-            if not future.done():
-                future.set_result((reader, one))
+        for one, what in zip(group, found, strict=True):
+            _answer(one, found=(reader, what))
+
+
+def _answer(waiting: Waiting, *, found: tuple[ListReader, Found] | None = None, error: Exception | None = None) -> None:
+    _, future = waiting
+    # A client that went away has cancelled its future.
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    elif found is not None:
+        future.set_result(found)

@@ -16,6 +16,7 @@ from tasks.fusion import fused_objects
 from tasks.photo_reader import OnnxReader
 
 _BATCH = 8
+_MARGIN = 2
 Found = tuple[tuple[ManifestObject, ...], float]
 
 
@@ -35,6 +36,11 @@ class ListReader:
     batch: int
     parallel: int
     read: Callable[[Sequence[Picture]], list[Found]]
+
+    @property
+    def least_side(self) -> int:
+        """How small a photo may be decoded: shrinking it to the network's size must still average pixels."""
+        return _MARGIN * self.image_size
 
 
 def detector_reader(detector: Detector) -> ListReader:

@@ -16,9 +16,6 @@ from tasks.ahead import ahead
 from tasks.list_reader import Found, ListReader
 from tasks.shopping_list import ShoppingList, draw_detections, kept, prices_of, shopping_list
 
-# A photo is decoded no smaller than this many times the network's size, so that shrinking it still averages pixels.
-_MARGIN = 2
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhotoFile:
@@ -79,7 +76,7 @@ class PhotoLister:
 
     def _opened(self, file: PhotoFile) -> _Opened:
         try:
-            photo_HW3 = decode_reduced(file.path.read_bytes(), least_side=_MARGIN * self._reader.image_size)
+            photo_HW3 = decode_reduced(file.path.read_bytes(), least_side=self._reader.least_side)
         except (OSError, ValueError) as error:
             return _Opened(file=file, photo_HW3=None, problem=str(error))
         return _Opened(file=file, photo_HW3=photo_HW3)

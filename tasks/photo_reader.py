@@ -11,7 +11,13 @@ import numpy as np
 import onnxruntime
 import orjson
 from numpy.typing import NDArray
-from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument, InvalidGraph, InvalidProtobuf
+from onnxruntime.capi.onnxruntime_pybind11_state import (
+    Fail,
+    InvalidArgument,
+    InvalidGraph,
+    InvalidProtobuf,
+    RuntimeException,
+)
 
 from storage.catalog import Category
 from storage.images import Picture
@@ -46,7 +52,7 @@ class OnnxReader:
         options.intra_op_num_threads = 1
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf) as error:
+        except (Fail, InvalidArgument, InvalidGraph, InvalidProtobuf, RuntimeException) as error:
             raise ValueError(f"model: expected an ONNX file of `tally export`, got another ({error})") from error
         recorded = self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY)
         if recorded is None:
@@ -57,8 +63,15 @@ class OnnxReader:
         self.confidence = ListConfidence.from_json(body["confidence"])
 
     def read_photo(self, photo_HW3: Picture) -> Reading:
-        """What is in one photo, uint8 RGB [H, W, 3]."""
-        boxes_N4, scores_N, labels_N, products_C, count = self._session.run(None, {"photo": photo_HW3})
+        """What is in one photo, uint8 RGB [H, W, 3].
+
+        Raises:
+            RuntimeError: ONNX Runtime cannot (its own errors are of no common kind).
+        """
+        try:
+            boxes_N4, scores_N, labels_N, products_C, count = self._session.run(None, {"photo": photo_HW3})
+        except (Fail, InvalidArgument, RuntimeException) as error:
+            raise RuntimeError(f"model: the photo could not be read ({error})") from error
         return Reading(
             boxes_N4=boxes_N4, scores_N=scores_N, labels_N=labels_N, products_C=products_C, count=float(count)
         )

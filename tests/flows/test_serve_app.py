@@ -108,18 +108,66 @@ def test_checkout__concurrent_requests_share_batches(tmp_path):
     batches = []
     app = application(tmp_path, load=lambda path: reader(batches=batches))
 
+    assert [one.status_code for one in asked(app, *[{"content": PHOTO}] * 16)] == [200] * 16
+    assert sum(batches) == 16 and len(batches) < 16
+
+
+def asked(app, *requests):
+    """The answers to requests (keywords of httpx's post) that are sent at once."""
+
     async def ask():
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app=app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://tally") as web:
+            async with httpx.AsyncClient(transport=transport, base_url="http://tally", headers=HEADERS) as web:
                 while (await web.get("/ready")).status_code != 200:
                     await asyncio.sleep(0.01)
-                return await asyncio.gather(
-                    *(web.post("/v1/checkout", content=PHOTO, headers=HEADERS) for _ in range(16))
-                )
+                return await asyncio.gather(*(web.post("/v1/checkout", **one) for one in requests))
 
-    assert [one.status_code for one in asyncio.run(ask())] == [200] * 16
-    assert sum(batches) == 16 and len(batches) < 16
+    return asyncio.run(ask())
+
+
+def test_checkout__a_photo_that_breaks_the_model_fails_alone(tmp_path):
+    class OddError(Exception):
+        """Of no common kind, as the errors of a native library may be."""
+
+    def breaking():
+        inner = reader()
+
+        def read(photos):
+            if any(photo[0, 0, 0] == 13 for photo in photos):
+                raise OddError
+            return inner.read(photos)
+
+        return replace(inner, read=read)
+
+    app = application(tmp_path, load=lambda path: breaking())
+    bad = encode_png(np.full((20, 30, 3), 13, np.uint8))
+    statuses = [one.status_code for one in asked(app, *({"content": bad if n == 3 else PHOTO} for n in range(8)))]
+    assert statuses == [200, 200, 200, 500, 200, 200, 200, 200]
+
+
+async def slowly(data, *, pause):
+    for start in range(0, len(data), 20):
+        await asyncio.sleep(pause)
+        yield data[start : start + 20]
+
+
+def test_checkout__slow_uploads_are_given_up_and_hold_up_nobody(tmp_path):
+    app = application(tmp_path, seconds=0.1)
+    slow, fast = asked(app, {"content": slowly(PHOTO * 9, pause=0.05)}, {"content": PHOTO})
+    assert (slow.status_code, fast.status_code) == (408, 200)
+
+
+def test_checkout__uploads_together_are_bounded(tmp_path):
+    async def late(data):
+        await asyncio.sleep(0.3)
+        yield data
+
+    app = application(tmp_path, most_held_bytes=len(PHOTO) + 30)
+    *together, later = asked(app, *({"content": slowly(PHOTO, pause=0.01)} for _ in range(2)), {"content": late(PHOTO)})
+    assert sorted(one.status_code for one in together) == [200, 503]
+    assert next(one for one in together if one.status_code == 503).headers["Retry-After"] == "1"
+    assert later.status_code == 200
 
 
 def test_served__takes_a_changed_model_and_keeps_the_old_one_when_it_is_broken(tmp_path):
@@ -173,3 +221,10 @@ def test_openapi__holds(address):
             case.call_and_validate(headers=HEADERS)
 
         check()
+
+
+@pytest.mark.parametrize("times", [1.5, 3.0])
+def test_checkout__the_sender_of_a_too_large_photo_sees_why(address, times):
+    body = b"\xff\xd8" + bytes(int(times * Limits().most_bytes))
+    answer = httpx.post(f"{address}/v1/checkout", content=body, headers=HEADERS, timeout=30)
+    assert (answer.status_code, answer.json()["detail"]) == (413, "photo: expected at most 10000000 bytes, got more")
