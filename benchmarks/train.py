@@ -44,6 +44,7 @@ def labelled_batch(dataset: Path, *, size: int, batch: int) -> tuple[Tensor, Tar
                 "boxes": torch.tensor([item.box for item in photo.objects]) * factor,
                 "labels": torch.tensor([label_of[item.category] for item in photo.objects]),
                 "ignore": torch.zeros(0, 4),
+                "seed": len(targets),
             }
         )
     return to_batch(photos), targets, len(label_of)

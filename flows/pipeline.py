@@ -163,15 +163,12 @@ def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesize
 def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset: Preset) -> dict[str, Rung]:
     """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos."""
     photos = [synthesized.synthetic]
-    rungs = {
-        "source": _train(run, "source", level="source", photos=photos, init=None, prepared=prepared, preset=preset)
-    }
+    shared = {"prepared": prepared, "boards": synthesized.boards, "preset": preset}
+    rungs = {"source": _train(run, "source", level="source", photos=photos, init=None, **shared)}
     if synthesized.rendered is None:
         return rungs
     photos = [synthesized.synthetic, synthesized.rendered]
-    rungs["render"] = _train(
-        run, "render", level="render", photos=photos, init=rungs["source"], prepared=prepared, preset=preset
-    )
+    rungs["render"] = _train(run, "render", level="render", photos=photos, init=rungs["source"], **shared)
     before = "render"
     for name in (*image_rounds(preset), "instance_level"):
         level = "instance_level" if name == "instance_level" else "image_level"
@@ -179,9 +176,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
         if preset.feedback and before == "render":
             photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=preset)
-        rungs[name] = _train(
-            run, name, level=level, photos=[*photos, pseudo], init=rung, prepared=prepared, preset=preset
-        )
+        rungs[name] = _train(run, name, level=level, photos=[*photos, pseudo], init=rung, **shared)
         before = name
     return rungs
 
@@ -240,10 +235,21 @@ def _train(
     photos: list[Manifest],
     init: Rung | None,
     prepared: Prepared,
+    boards: Manifest,
     preset: Preset,
 ) -> Rung:
-    start = init.checkpoint if init else None
-    checkpoint = run.stage(f"train.{name}", preset.train[level], photos=photos, val=prepared.val, init=start)
+    params, synthesis = preset.train[level], None
+    if params.stream:
+        params = params.model_copy(update={"synthesis": preset.compose})
+        synthesis = [prepared.catalog, prepared.poses, boards, prepared.pool]
+    checkpoint = run.stage(
+        f"train.{name}",
+        params,
+        photos=photos,
+        val=prepared.val,
+        init=init.checkpoint if init else None,
+        synthesis=synthesis,
+    )
     return evaluate_rung(run, name, checkpoint=checkpoint, prepared=prepared, preset=preset)
 
 

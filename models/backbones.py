@@ -9,6 +9,7 @@ Photos come in as float32 RGB in [0, 1]; each backbone normalises them as its pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from importlib import resources
 
@@ -23,6 +24,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # What TensorFlow's networks were trained with.
 CENTRED_MEAN = CENTRED_STD = (0.5, 0.5, 0.5)
 _STRIDES = (2, 4, 8, 16, 32)
+_GROUPS = 32
 _RESNET_NODES = ("relu", "layer1", "layer2", "layer3", "layer4")
 _MOBILENET_NODES = ("features.1", "features.3", "features.6", "features.12", "features.16")
 _STAGE_LISTS = ("blocks", "features")
@@ -78,6 +80,18 @@ class Backbone(nn.Module):
                 self.body.set_submodule(name, getattr(module, "act", nn.Identity()))
                 convolution = None
 
+    def group_norms(self) -> None:
+        """Put group normalisation (Wu and He, 2018) in the place of batch normalisation, with its gains and offsets.
+
+        It depends on no other photo of a batch, so it can learn however small the batches are.
+        """
+        for name, module in list(self.body.named_modules()):
+            if isinstance(module, nn.BatchNorm2d):
+                norm = nn.GroupNorm(math.gcd(_GROUPS, module.num_features), module.num_features, eps=module.eps)
+                norm.load_state_dict({"weight": module.weight, "bias": module.bias})
+                activation = getattr(module, "act", None)
+                self.body.set_submodule(name, norm if activation is None else nn.Sequential(norm, activation))
+
 
 @torch.no_grad()
 def _fold(norm: nn.BatchNorm2d, *, into: nn.Conv2d) -> None:
@@ -96,11 +110,16 @@ def _parts(body: nn.Module) -> list[list[nn.Module]]:
     for name, child in body.named_children():
         if name in _STAGE_LISTS:
             parts += [[stage] for stage in child.children()]
-        elif isinstance(child, nn.BatchNorm2d) and parts:
+        elif _is_norm(child) and parts:
             parts[-1].append(child)
         elif list(child.parameters()):
             parts.append([child])
     return parts
+
+
+def _is_norm(module: nn.Module) -> bool:
+    first = module[0] if isinstance(module, nn.Sequential) else module
+    return isinstance(first, (nn.BatchNorm2d, nn.GroupNorm))
 
 
 def build_backbone(name: str, *, pretrained: bool, out_strides: Sequence[int]) -> Backbone:

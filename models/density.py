@@ -5,12 +5,16 @@ Shapes: N items, B photos, C channels (1, or one a product), h×w cells of the m
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 SPREAD = 0.125
 MIN_SIGMA_CELLS = 0.7
+# A normalised Gaussian's squares sum up to 1 / (4 pi sigma^2): here of an item of 12 cells.
+_SQUARES_OF_ONE = 1 / (4 * math.pi * (12 * SPREAD) ** 2)
 
 
 def density_targets(
@@ -48,14 +52,15 @@ def _gaussian(edges_N2: Tensor, *, cells: int) -> Tensor:
 def counting_losses(predicted_BChw: Tensor, *, target_BChw: Tensor, valid_B1hw: Tensor) -> dict[str, Tensor]:
     """Losses of the counting view where `valid_B1hw` is 1; regions that must teach nothing are 0 there.
 
-    `density`: squared error per cell, relative to the target's mean square, so that its size depends neither on the
-    stride nor on how many cells are empty. `count`: absolute error of the integral per photo, relative to 1 + count.
+    `density`: squared error of a photo's map, relative to the squares of its target (at least those of one item), so
+    that its size depends neither on the stride nor on how many cells are empty. `count`: absolute error of the
+    integral, relative to 1 + count. Both are means over photos.
     """
     error = (predicted_BChw - target_BChw) * valid_B1hw
-    scale = (target_BChw.square() * valid_B1hw).mean().clamp(min=1e-6)
+    scale_B = (target_BChw.square() * valid_B1hw).sum(dim=(1, 2, 3)).clamp(min=_SQUARES_OF_ONE)
     counted_B, true_B = ((map_BChw * valid_B1hw).sum(dim=(1, 2, 3)) for map_BChw in (predicted_BChw, target_BChw))
     count = ((counted_B - true_B).abs() / (1 + true_B)).mean()
-    return {"density": error.square().mean() / scale, "count": count}
+    return {"density": (error.square().sum(dim=(1, 2, 3)) / scale_B).mean(), "count": count}
 
 
 def valid_cells(ignore: list[Tensor], *, height: int, width: int, stride: int, device: torch.device) -> Tensor:

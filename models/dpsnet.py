@@ -31,6 +31,7 @@ from models.density import counting_losses, density_targets, valid_cells
 from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
 
 COUNT_STRIDE = 8
+_ANCHOR_STRIDES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +39,12 @@ class DPSNetConfig:
     """What a DPSNet is made of; JSON can hold it.
 
     `strides`: levels of the pyramid that come from the backbone, finest first: (4, 8, 16, 32), or (8, 16, 32) without
-    P2; one coarser level is pooled from the last. `counts`: one channel for all products, or one a product.
-    `frozen_stages`: how many of the backbone's first parts keep their pretrained weights (they cost no backward pass).
-    `norm`: "frozen" folds the backbone's normalisations into its convolutions. `samples`: regions a photo that the head
-    learns from; `roi_samples`: points a side that each of a region's 7×7 cells is averaged from.
+    P2; one coarser level is pooled from the last. `anchor_sizes`: side in pixels of each level's square anchor (empty:
+    four strides); `anchor_ratios`: height / width of the anchors. `count_channels`: the density channel of each product
+    (empty: one channel for all). `frozen_stages`: how many of the backbone's first parts keep their pretrained weights
+    (they cost no backward pass). `norm`: "frozen" folds the backbone's batch normalisations into its convolutions,
+    "group" puts group normalisation in their place. `samples`: regions a photo that the head learns from;
+    `roi_samples`: points a side that each of a region's 7×7 cells is averaged from.
     """
 
     classes: int
@@ -49,12 +52,13 @@ class DPSNetConfig:
     strides: tuple[int, ...] = (4, 8, 16, 32)
     width: int = 256
     head_width: int = 1024
-    anchor_scale: float = 4.0
+    anchor_sizes: tuple[float, ...] = ()
+    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     proposals: int = 300
     samples: int = 128
     roi_samples: int = 2
-    norm: Literal["frozen", "trainable"] = "frozen"
-    counts: Literal["total", "product"] = "total"
+    norm: Literal["frozen", "trainable", "group"] = "frozen"
+    count_channels: tuple[int, ...] = ()
     nms: Literal["agnostic", "product"] = "agnostic"
     nms_iou: float = 0.5
     score_floor: float = 0.05
@@ -72,8 +76,8 @@ class CountingView(nn.Module):
         self.from_finer = nn.Conv2d(width, width, 1) if finer else None
         self.mix = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, channels, 1)
-        # softplus(-4) ≈ 0.02 a cell: near the density of a photo with some items, so that learning starts at the scale.
-        nn.init.constant_(self.last.bias, -4.0)
+        # softplus(-5.5) ≈ 0.004 a cell: a dozen items on 56 x 56 cells, so that learning starts at the right scale.
+        nn.init.constant_(self.last.bias, -5.5)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Density [B, C, H / 8, W / 8], non-negative, of pyramid maps, finest first."""
@@ -101,23 +105,24 @@ class DPSNet(nn.Module):
         self.backbone = build_backbone(config.backbone, pretrained=pretrained, out_strides=config.strides)
         if config.norm == "frozen":
             self.backbone.fold_norms()
+        elif config.norm == "group":
+            self.backbone.group_norms()
         self.backbone.freeze(config.frozen_stages)
         self.pyramid = FeaturePyramidNetwork(self.backbone.channels, config.width, extra_blocks=LastLevelMaxPool())
-        self.sampler = SeededSampler(batch_size_per_image=config.samples, positive_fraction=0.25)
         self.proposals = _region_proposals(config)
-        self.roi_heads = _roi_heads(config, sampler=self.sampler)
-        self.proposals.fg_bg_sampler = SeededSampler(batch_size_per_image=2 * config.samples, positive_fraction=0.5)
+        self.roi_heads = _roi_heads(config)
+        self.samplers = (
+            SeededSampler(batch_size_per_image=2 * config.samples, positive_fraction=0.5),
+            SeededSampler(batch_size_per_image=config.samples, positive_fraction=0.25),
+        )
+        self.proposals.fg_bg_sampler, self.roi_heads.fg_bg_sampler = self.samplers
         finer = config.strides[0] < COUNT_STRIDE
         levels = len(config.strides) + (0 if finer else 1)
-        channels = config.classes if config.counts == "product" else 1
-        self.counting = CountingView(config.width, levels=levels, finer=finer, channels=channels)
+        channels = config.count_channels or (0,) * config.classes
+        self.counting = CountingView(config.width, levels=levels, finer=finer, channels=max(channels) + 1)
+        self.register_buffer("count_channels", torch.tensor(channels), persistent=False)
         self.register_buffer("mean", torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
-
-    def seed_sampling(self, generator: torch.Generator) -> None:
-        """Draw the training samples of proposals and regions from `generator` from now on."""
-        self.sampler.generator = generator
-        self.proposals.fg_bg_sampler.generator = generator
 
     def pyramid_maps(self, photos_B3HW: Tensor) -> OrderedDict[str, Tensor]:
         """The pyramid's maps by name ("0" finest … "pool"), all with `config.width` channels."""
@@ -131,10 +136,17 @@ class DPSNet(nn.Module):
 
         Args:
             photos_B3HW: RGB in [0, 1]; H and W multiples of 64.
-            targets: per photo `boxes` [N, 4], `labels` int64 [N] from 1, `ignore` [M, 4]: boxes that teach nothing.
+            targets: per photo `boxes` [N, 4], `labels` int64 [N] from 1, `ignore` [M, 4]: boxes that teach nothing, and
+                `seed`: int, from which the photo's training samples are drawn.
+
+        Losses are means over photos: those of a batch are the means of those of its parts.
 
         Detections are dicts of `boxes` [N, 4], `scores` [N] and `labels` [N], best score first.
         """
+        if self.training:
+            assert targets is not None, "training needs targets"
+            for salt, sampler in enumerate(self.samplers):
+                sampler.start([2 * int(target["seed"]) + salt for target in targets])
         maps = self.pyramid_maps(photos_B3HW)
         density = self.counting(list(maps.values()))
         height, width = photos_B3HW.shape[-2:]
@@ -143,15 +155,18 @@ class DPSNet(nn.Module):
         detections, region_losses = self.roi_heads(maps, proposals, images.image_sizes, targets)
         if not self.training:
             return detections, density
-        assert targets is not None, "training needs targets"
-        return {**proposal_losses, **region_losses, **self._counting_losses(density, targets=targets)}
+        losses = [
+            sampler.over_photos(one)
+            for sampler, one in zip(self.samplers, (proposal_losses, region_losses), strict=True)
+        ]
+        return {**losses[0], **losses[1], **self._counting_losses(density, targets=targets)}
 
     def _counting_losses(self, density: Tensor, *, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         boxes = torch.cat([target["boxes"] for target in targets])
         labels = torch.cat([target["labels"] for target in targets])
         sizes = torch.tensor([len(target["boxes"]) for target in targets], device=density.device)
         photo_N = torch.repeat_interleave(torch.arange(len(targets), device=density.device), sizes)
-        channel_N = labels - 1 if self.config.counts == "product" else torch.zeros_like(labels)
+        channel_N = self.count_channels[labels - 1]
         shape = (density.shape[0], density.shape[1], density.shape[2], density.shape[3])
         wanted = density_targets(boxes, photo_N=photo_N, channel_N=channel_N, shape=shape, stride=COUNT_STRIDE)
         ignore = [target["ignore"] for target in targets]
@@ -159,11 +174,27 @@ class DPSNet(nn.Module):
         return counting_losses(density, target_BChw=wanted, valid_B1hw=valid)
 
 
+class DPSNetLosses(nn.Module):
+    """What a DPSNet learns from a batch: its losses, those of the counting view times their weights."""
+
+    def __init__(self, network: DPSNet, *, density_weight: float, count_weight: float) -> None:
+        """Wrap a network."""
+        super().__init__()
+        self.network = network
+        self.weights = {"density": density_weight, "count": count_weight}
+
+    def forward(self, photos_BHW3: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Losses by name of photos uint8 RGB [B, H, W, 3] with targets as DPSNet wants them."""
+        photos_B3HW = photos_BHW3.permute(0, 3, 1, 2).float() / 255
+        losses = self.network(photos_B3HW, targets)
+        return {name: loss * self.weights.get(name, 1.0) for name, loss in losses.items()}
+
+
 def _region_proposals(config: DPSNetConfig) -> IgnoringRegionProposals:
     strides = (*config.strides, 2 * config.strides[-1])
+    sides = config.anchor_sizes or tuple(float(_ANCHOR_STRIDES * stride) for stride in strides)
     anchors = AnchorGenerator(
-        sizes=tuple((int(stride * config.anchor_scale),) for stride in strides),
-        aspect_ratios=((0.5, 1.0, 2.0),) * len(strides),
+        sizes=tuple((side,) for side in sides), aspect_ratios=(config.anchor_ratios,) * len(strides)
     )
     head = RPNHead(config.width, anchors.num_anchors_per_location()[0])
     kept = {"training": config.proposals, "testing": config.proposals}
@@ -180,7 +211,7 @@ def _region_proposals(config: DPSNetConfig) -> IgnoringRegionProposals:
     )
 
 
-def _roi_heads(config: DPSNetConfig, *, sampler: SeededSampler) -> IgnoringRoIHeads:
+def _roi_heads(config: DPSNetConfig) -> IgnoringRoIHeads:
     names = [str(index) for index in range(len(config.strides))]
     pooled = 7
     heads = IgnoringRoIHeads(
@@ -196,7 +227,6 @@ def _roi_heads(config: DPSNetConfig, *, sampler: SeededSampler) -> IgnoringRoIHe
         nms_thresh=config.nms_iou,
         detections_per_img=config.max_detections,
     )
-    heads.fg_bg_sampler = sampler
     heads.agnostic_nms = config.nms == "agnostic"
     return heads
 

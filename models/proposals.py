@@ -1,10 +1,12 @@
-"""torchvision's region proposals and region heads, made to respect ignore regions and to sample from a given generator.
+"""torchvision's region proposals and region heads, made to respect ignore regions and to sample from given seeds.
 
 An ignore region is a part of a photo of which nobody knows what it shows (a doubtful pseudo-label). What lies there is
 neither a positive nor a negative example: anchors and proposals of which more than half lies in one are left out.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,19 +31,40 @@ def covered_by(boxes_N4: Tensor, *, regions_M4: Tensor) -> Tensor:
 
 
 class SeededSampler(BalancedPositiveNegativeSampler):
-    """torchvision's sampler, drawing from `generator` (set before each step): a step can be repeated exactly."""
+    """torchvision's sampler with a seed for each photo: what is drawn depends on no other photo and can be repeated."""
 
-    generator: torch.Generator | None = None
+    _seeds: Sequence[int] = ()
+    _drawn: int = 0
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Draw for the photos of a batch from these seeds."""
+        self._seeds, self._drawn = seeds, 0
+
+    def over_photos(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses that torchvision divides by the number of samples drawn, divided by the number that was wanted.
+
+        So a sample weighs the same in every photo, and losses of a batch are the means of those of its photos.
+        """
+        if not self._drawn:
+            # Means over nothing.
+            return {name: torch.nan_to_num(loss) * 0 for name, loss in losses.items()}
+        share = self._drawn / (len(self._seeds) * self.batch_size_per_image)
+        return {name: loss * share for name, loss in losses.items()}
 
     def __call__(self, matched_idxs: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Masks of the sampled positives (label >= 1) and negatives (label 0) of each photo."""
-        pairs = [self._sample(labels) for labels in matched_idxs]
+        pairs = [self._sample(labels, seed=seed) for labels, seed in zip(matched_idxs, self._seeds, strict=True)]
         return [positive for positive, _ in pairs], [negative for _, negative in pairs]
 
-    def _sample(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(self, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
         positives, negatives = torch.where(labels >= 1)[0], torch.where(labels == 0)[0]
         wanted = min(len(positives), int(self.batch_size_per_image * self.positive_fraction))
-        kept = self._draw(positives, wanted), self._draw(negatives, self.batch_size_per_image - wanted)
+        kept = (
+            _draw(positives, wanted, generator=generator),
+            _draw(negatives, self.batch_size_per_image - wanted, generator=generator),
+        )
+        self._drawn += sum(len(indices) for indices in kept)
         masks = []
         for indices in kept:
             mask = torch.zeros_like(labels, dtype=torch.uint8)
@@ -49,9 +72,10 @@ class SeededSampler(BalancedPositiveNegativeSampler):
             masks.append(mask)
         return masks[0], masks[1]
 
-    def _draw(self, indices: Tensor, count: int) -> Tensor:
-        order = torch.randperm(len(indices), generator=self.generator)
-        return indices[order[:count].to(indices.device)]
+
+def _draw(indices: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+    order = torch.randperm(len(indices), generator=generator)
+    return indices[order[:count].to(indices.device)]
 
 
 class IgnoringRegionProposals(RegionProposalNetwork):

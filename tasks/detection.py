@@ -21,7 +21,7 @@ from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
 
-FORMAT = "tally-dpsnet-3"
+FORMAT = "tally-dpsnet-4"
 _LEAST_SIDE = 1.0
 
 
@@ -84,7 +84,9 @@ def decode_config(config: bytes) -> dict[str, Any]:
         raise ValueError(f"model.json: expected JSON, got broken text ({error})") from error
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ValueError(f"model.json: expected the format {FORMAT}, got another file")
-    body["network"]["strides"] = tuple(body["network"]["strides"])
+    body["network"] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in body["network"].items()
+    }
     return body
 
 

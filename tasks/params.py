@@ -15,12 +15,14 @@ class StageParams(BaseModel):
     """What every stage has: a name, a version and a seed. Unknown keys are refused.
 
     `own_process` stages train: they run in a child process, so that loaders may fork and memory returns at the end.
+    Those with `many_processes` run in one a GPU where there are several.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     stage: ClassVar[str]
     version: ClassVar[int] = 1
     own_process: ClassVar[bool] = False
+    many_processes: ClassVar[bool] = False
     seed: int = Field(default=0, ge=0, description="seed of every random choice in this stage")
 
 
@@ -216,11 +218,14 @@ class TrainParams(StageParams):
     """Training of DPSNet on labelled photos, starting from ImageNet weights or from a checkpoint.
 
     The network's own knobs (backbone to nms_iou) count only without a checkpoint to start from; else its network stays.
+    Rate, steps, warm-up and intervals are those for batches of `batch`; another `global_batch` changes them by the
+    linear rule.
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     own_process: ClassVar[bool] = True
+    many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
     strides: tuple[int, ...] = Field(
         default=(8, 16, 32), description="pyramid levels; (4, 8, 16, 32) adds the finest, P2"
@@ -229,26 +234,50 @@ class TrainParams(StageParams):
     head_width: int = Field(default=256, ge=8, description="units of the detection head's layers")
     proposals: int = Field(default=200, ge=10, description="region proposals kept a photo")
     samples: int = Field(default=64, ge=8, description="regions a photo that the detection head learns from")
-    norm: Literal["frozen", "trainable"] = Field(default="frozen", description="the backbone's batch normalisation")
+    norm: Literal["frozen", "trainable", "group"] = Field(
+        default="frozen", description="the backbone's normalisation: its own, kept or learning, or groups of channels"
+    )
     frozen_stages: int = Field(default=3, ge=0, description="first parts of the backbone that keep their weights")
-    counts: Literal["total", "product"] = Field(default="total", description="one density map, or one a product")
-    nms: Literal["agnostic", "product"] = Field(default="agnostic", description="across products, or each on its own")
+    anchors: Literal["fitted", "strides"] = Field(
+        default="fitted", description="fitted to the sizes of the photos' items, or four strides of each level"
+    )
+    counts: Literal["total", "supercategory", "product"] = Field(
+        default="total", description="one density map, one a super-category, or one a product"
+    )
+    nms: Literal["val", "agnostic", "product"] = Field(
+        default="val", description="across products, or each on its own; val: the one that is better there"
+    )
     nms_iou: float = Field(default=0.5, gt=0, le=1, description="IoU from which two detections are one")
     image_size: int = Field(default=448, ge=64, multiple_of=64, description="longer side of a photo in the network")
     steps: int = Field(default=6000, ge=1, description="training steps")
-    batch: int = Field(default=8, ge=1, description="photos a step")
-    learning_rate: float = Field(default=1e-3, gt=0, description="peak rate of AdamW for everything but the backbone")
+    batch: int = Field(default=8, ge=1, description="photos a step, for which the rate and the steps are meant")
+    global_batch: int = Field(
+        default=0, ge=0, description="photos a step over all devices, by the linear rule; 0: as batch"
+    )
+    optimiser: Literal["adamw", "sgd"] = Field(default="adamw", description="sgd: with momentum 0.9")
+    schedule: Literal["cosine", "steps"] = Field(
+        default="cosine", description="of the rate: half a cosine, or a tenth after 2/3 and after 8/9 of the steps"
+    )
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak rate of everything but the backbone")
+    weight_decay: float = Field(default=1e-4, ge=0, description="of the optimiser")
+    clip: float = Field(default=10.0, ge=0, description="largest norm of the gradients; 0: any")
     backbone_share: float = Field(default=0.3, ge=0, le=1, description="the backbone's learning rate, as a share")
     warmup: int = Field(default=50, ge=1, description="steps in which the rate rises")
-    average: float = Field(default=0.995, ge=0, lt=1, description="decay of the weights' moving average")
+    average: float = Field(default=0.995, ge=0, lt=1, description="decay of the weights' moving average; 0: none")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of most of the computation")
+    compile: bool = Field(default=False, description="compile backbone and pyramid (minutes at the start)")
+    stream: float = Field(default=0.0, ge=0, le=1, description="share of the samples that are composed on the fly")
+    synthesis: ComposeParams | None = Field(default=None, description="how they are composed")
     mix: tuple[float, ...] = Field(default=(1.0,), description="share of the samples from each input, in their order")
     zoom: float = Field(default=1.25, ge=1, description="largest change of size of a sample, either way")
     colour: float = Field(default=1.0, ge=0, description="strength of the changes of light")
     density_weight: float = Field(default=0.5, ge=0, description="of the counting view's density loss")
     count_weight: float = Field(default=0.5, ge=0, description="of the counting view's count loss")
     evaluate_every: int = Field(default=1000, ge=1, description="steps between two evaluations on val")
+    patience: int = Field(default=0, ge=0, description="evaluations without a better one that end it early; 0: none do")
     save_every: int = Field(default=250, ge=1, description="steps between two saved training states")
     cache_gigabytes: float = Field(default=4.0, ge=0, description="most memory for decoded photos")
+    loader_workers: int = Field(default=1, ge=0, description="processes that draw samples ahead; 0: none, no overlap")
     threads: int = Field(default=2, ge=1, description="CPU threads; sums depend on it, so it is a parameter")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 

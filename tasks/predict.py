@@ -16,9 +16,9 @@ import numpy as np
 from storage.manifest import Manifest, ManifestRow
 from tasks.context import StageContext
 from tasks.detection import Detector, PhotoDetections, detect, load_detector
+from tasks.device import pick_device
 from tasks.params import PredictParams
 from tasks.stage import stage
-from tasks.train import pick_device
 
 
 def prediction_row(row: ManifestRow, found: PhotoDetections) -> ManifestRow:

@@ -67,3 +67,16 @@ def test_freeze__first_parts_get_no_gradients(name, frozen, learning):
     learns = {key: value.requires_grad for key, value in backbone.body.named_parameters()}
     assert not any(value for key, value in learns.items() if key.startswith((frozen, "conv_stem", "conv1", "bn1")))
     assert all(value for key, value in learns.items() if key.startswith(learning))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_lite0"])
+def test_group_norms__maps_of_a_photo_depend_on_no_other_photo(name):
+    torch.manual_seed(0)
+    backbone = build_backbone(name, pretrained=False, out_strides=(8, 32)).train()
+    backbone.freeze(1)
+    backbone.group_norms()
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    photos = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        for both, first in zip(backbone(photos), backbone(photos[:1]), strict=True):
+            torch.testing.assert_close(both[:1], first, rtol=1e-4, atol=1e-4)

@@ -38,8 +38,7 @@ def photos():
 
 def _losses(network, photos, targets, seed=0):
     network.train()
-    network.seed_sampling(torch.Generator().manual_seed(seed))
-    return network(photos, targets)
+    return network(photos, [{**target, "seed": seed + index} for index, target in enumerate(targets)])
 
 
 @pytest.mark.parametrize("strides", [(8, 16, 32), (4, 8, 16, 32)])
@@ -51,7 +50,7 @@ def test_forward__losses_reach_every_part_that_learns(photos, strides):
 
 
 def test_forward__detections_and_density_have_the_promised_shapes(photos):
-    network = _network(counts="product").eval()
+    network = _network(count_channels=(0, 1, 2)).eval()
     with torch.no_grad():
         detections, density = network(photos)
     assert density.shape == (2, 3, SIZE // 8, SIZE // 8) and density.min() >= 0
@@ -73,7 +72,7 @@ def test_forward__a_photo_that_is_all_ignored_teaches_nothing(photos):
     network = _network()
     nothing = _target(boxes=torch.zeros(0, 4), labels=(), ignore=[(-SIZE, -SIZE, 2 * SIZE, 2 * SIZE)])
     losses = _losses(network, photos[:1], [nothing])
-    sum(torch.nan_to_num(value) for value in losses.values()).backward()
+    sum(losses.values()).backward()
     assert not any(value.grad is not None and value.grad.any() for value in network.parameters())
 
 
@@ -122,11 +121,37 @@ def test_postprocess__nms_across_products_is_torchvisions_nms_without_labels():
 
 def test_seeded_sampler__draws_as_many_as_torchvisions():
     sampler = SeededSampler(batch_size_per_image=8, positive_fraction=0.25)
-    sampler.generator = torch.Generator().manual_seed(0)
+    sampler.start([0])
     labels = torch.tensor([1, 2, 3, 0, 0, 0, 0, 0, 0, 0, -1, -1])
     (positive,), (negative,) = sampler([labels])
     assert positive.sum() == 2 and negative.sum() == 6
     assert (labels[positive.bool()] > 0).all() and (labels[negative.bool()] == 0).all()
+
+
+def test_forward__losses_are_means_over_photos(photos):
+    network = _network()
+    targets = [_target(), _target(boxes=BOXES[:1], labels=(1,), ignore=[(64, 0, 128, 128)])]
+    together = _losses(network, photos, targets)
+    network.train()
+    alone = [network(photos[index : index + 1], [{**targets[index], "seed": index}]) for index in (0, 1)]
+    for name, value in together.items():
+        torch.testing.assert_close(value, (alone[0][name] + alone[1][name]) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_forward__counts_in_the_channels_of_the_products(photos):
+    network = _network(count_channels=(0, 1, 0)).eval()
+    with torch.no_grad():
+        _, density = network(photos)
+    assert density.shape[1] == 2
+
+
+def test_region_proposals__anchors_as_the_config_says():
+    network = _network(anchor_sizes=(20.0, 40.0, 60.0, 80.0), anchor_ratios=(0.5, 2.0))
+    sides = [cell[:, 2:] - cell[:, :2] for cell in network.proposals.anchor_generator.cell_anchors]
+    for side, expected in zip(sides, (20, 40, 60, 80), strict=True):
+        # torchvision rounds anchors to whole pixels.
+        torch.testing.assert_close(side.prod(dim=1).sqrt(), torch.full((2,), float(expected)), rtol=0.05, atol=0)
+        torch.testing.assert_close(side[:, 1] / side[:, 0], torch.tensor([0.5, 2.0]), rtol=0.1, atol=0)
 
 
 @pytest.mark.parametrize(("size", "padded"), [(64, 64), (65, 128), (320, 320), (800, 832)])

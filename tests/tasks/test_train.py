@@ -1,19 +1,27 @@
 """Stages `train` and `predict` on photos that the test paints: bright squares and dark bars on grey."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from models.dpsnet import DPSNetLosses
+from models.training.loop import FailedBatchError
+from models.training.trainer import Trainer
+from models.training.world import ALONE, World
 from storage.catalog import Category, category_records
 from storage.images import encode_png
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
-from tasks import train as train_module
+from tasks.device import pick_device
+from tasks.loading import batches
 from tasks.params import TrainParams
+from tasks.photo_source import PhotoSource, collated
 from tasks.stage import run_stage_locally
-from tasks.train import PhotoSource, batches, pick_device, train
+from tasks.train import train
 
 SIZE = 64
 CATEGORIES = (Category(id=2, sku="square"), Category(id=5, sku="bar"))
@@ -28,6 +36,7 @@ PARAMS = TrainParams(
     warmup=2,
     evaluate_every=2,
     save_every=1,
+    loader_workers=0,
     threads=1,
     device="cpu",
 )
@@ -87,25 +96,26 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("killed_at", [1, 3])
-def test_train__a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch, killed_at):
+@pytest.mark.parametrize(("killed_at", "workers", "save_every"), [(1, 0, 1), (3, 0, 2), (3, 2, 1)])
+def test_train__a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch, killed_at, workers, save_every):
     whole = Store.open(str(tmp_path / "whole"))
     expected = _train(whole)
     killed = Store.open(str(tmp_path / "killed"))
-    real_step, taken = train_module.train_step, []
+    params = PARAMS.model_copy(update={"loader_workers": workers, "save_every": save_every})
+    real_step, taken = Trainer.take_step, []
 
-    def step_or_die(*args, **kwargs):
+    def step_or_die(trainer, batch):
         if len(taken) == killed_at:
             raise _KilledError
-        taken.append(1)
-        return real_step(*args, **kwargs)
+        taken.append(trainer.step)
+        return real_step(trainer, batch)
 
-    monkeypatch.setattr(train_module, "train_step", step_or_die)
+    monkeypatch.setattr(Trainer, "take_step", step_or_die)
     with pytest.raises(_KilledError):
-        _train(killed)
-    monkeypatch.setattr(train_module, "train_step", lambda *a, **k: (taken.append(1), real_step(*a, **k))[1])
-    resumed = _train(killed)
-    assert len(taken) == PARAMS.steps, "steps were taken again"
+        _train(killed, params)
+    monkeypatch.setattr(Trainer, "take_step", lambda one, batch: (taken.append(one.step), real_step(one, batch))[1])
+    resumed = _train(killed, params)
+    assert taken[killed_at:] == list(range(killed_at - killed_at % save_every, PARAMS.steps)), "went on from the start"
     assert [row.digest for row in resumed.rows] == [row.digest for row in expected.rows]
 
 
@@ -136,28 +146,60 @@ def test_photo_source__wants_a_share_for_every_input(store):
         _train(store, photos=[_photos(store, "synthetic"), _photos(store, "rendered")])
 
 
-class _Context:
-    """Only what sampling uses."""
+def test_train__a_loss_that_is_no_number_keeps_its_batch(store, monkeypatch):
+    real_forward = DPSNetLosses.forward
 
-    def __init__(self, store):
-        self._store = store
+    def broken(losses, photos, targets):
+        made = real_forward(losses, photos, targets)
+        return {**made, "count": made["count"] * float("nan")}
 
-    def read(self, row):
-        return self._store.read(row)
+    monkeypatch.setattr(DPSNetLosses, "forward", broken)
+    with pytest.raises(FailedBatchError, match="step 0: expected finite losses") as failed:
+        _train(store)
+    folder = Path(str(failed.value).rsplit("the batch is in ", 1)[1])
+    assert sorted(path.name for path in folder.iterdir()) == ["000.jpg", "001.jpg", "batch.safetensors"]
+    assert load_file(folder / "batch.safetensors")["part/1/0/boxes"].shape[1] == 4
 
-    def generator(self, *names):
-        return np.random.default_rng(abs(hash(names)) % 2**32)
+
+def test_train__ends_when_val_gets_no_better(store):
+    patient = PARAMS.model_copy(update={"steps": 12, "evaluate_every": 1, "patience": 2, "learning_rate": 1e-12})
+    made = _train(store, patient)
+    lines = [json.loads(line) for line in store.read(made.row("log")).splitlines()]
+    assert len(lines) == 3, "the first is never bettered, and two more are waited for"
 
 
-def test_batches__are_a_function_of_the_step_and_keep_the_shares(store):
+def _source(store, **changes):
     photos = [_photos(store, "synthetic"), _photos(store, "rendered", labelled=False)]
-    params = PARAMS.model_copy(update={"mix": (0.25, 0.75), "steps": 60, "batch": 4})
-    source = PhotoSource(_Context(store), photos=photos, categories=CATEGORIES, params=params)
-    everything = list(batches(_Context(store), source, params=params, first=0))
-    later = list(batches(_Context(store), source, params=params, first=57))
-    for expected, got in zip(everything[57:], later, strict=True):
-        assert all(np.array_equal(one, other) for one, other in zip(expected.photos, got.photos, strict=True))
-    labelled = [len(target["boxes"]) > 0 for batch in everything for target in batch.targets]
+    params = PARAMS.model_copy(update={"mix": (0.25, 0.75), **changes})
+    return PhotoSource(store, photos=photos, categories=CATEGORIES, params=params, kit=None, workers=0)
+
+
+def _batches(source, *, steps, workers=0, batch=4, world=ALONE):
+    return list(batches(source, collate=collated, batch=batch, steps=steps, world=world, workers=workers))
+
+
+def test_batches__are_a_function_of_the_step_whatever_the_workers(store):
+    source = _source(store)
+    everything = _batches(source, steps=range(6))
+    later = _batches(source, steps=range(4, 6), workers=2)
+    for expected, got in zip(everything[4:], later, strict=True):
+        assert torch.equal(expected[0], got[0])
+        assert [target["seed"] for target in expected[1]] == [target["seed"] for target in got[1]]
+
+
+def test_batches__processes_share_what_one_would_take(store):
+    source = _source(store)
+    ((photos, targets),) = _batches(source, steps=range(3, 4))
+    shares = [
+        _batches(source, steps=range(3, 4), world=World(rank=rank, size=2, local_rank=rank))[0] for rank in (0, 1)
+    ]
+    assert torch.equal(torch.cat([share[0] for share in shares]), photos)
+    assert [one["seed"] for share in shares for one in share[1]] == [one["seed"] for one in targets]
+
+
+def test_photo_source__keeps_the_shares(store):
+    source = _source(store)
+    labelled = [len(source.sample(step=step, position=0)[0].boxes_N4) > 0 for step in range(240)]
     assert 0.15 < np.mean(labelled) < 0.35
 
 

@@ -1,0 +1,103 @@
+"""Labelled photos as training samples: read from manifests, or composed on the fly from sprites.
+
+Boundary: manifests and a store in, samples (`tasks.photo_samples`) and batches as `models.dpsnet.DPSNetLosses` takes
+them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.training.batches import Batch
+from storage.catalog import Category
+from storage.images import decode_rgb
+from storage.manifest import Manifest, ManifestRow
+from storage.store import Store
+from tasks.compose import encoded_photo
+from tasks.params import TrainParams
+from tasks.photo_samples import LabelledPhoto, Variation, draw_sample, labelled_photo
+from tasks.sprites import Kit
+
+
+class PhotoSource:
+    """Samples of labelled photos of several manifests, and of synthetic photos that nobody stored.
+
+    Decoded photos stay in memory up to a limit, a share of it for each worker.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        photos: Sequence[Manifest],
+        categories: Sequence[Category],
+        params: TrainParams,
+        kit: Kit | None,
+        workers: int,
+    ) -> None:
+        """`params.mix` holds the share of the samples for each manifest, in their order; `kit` is what
+        `params.stream` of the samples are composed from.
+
+        Raises:
+            ValueError: the shares do not fit the manifests, or there is nothing to learn from.
+        """
+        if len(params.mix) != len(photos):
+            raise ValueError(f"mix: expected one share for each of {len(photos)} inputs, got {list(params.mix)}")
+        self._store, self._kit, self._params = store, kit, params
+        self._rows = [[row for row in manifest.rows if row.status == "ok"] for manifest in photos]
+        shares = np.array([share if rows else 0.0 for share, rows in zip(params.mix, self._rows, strict=True)])
+        if shares.sum() <= 0:
+            raise ValueError("photos: expected at least one labelled photo with a share above 0, got none")
+        self._shares = shares / shares.sum()
+        self._label_of = {category.id: index for index, category in enumerate(categories, start=1)}
+        self._longest = round(params.image_size * params.zoom)
+        self._cache: dict[str, LabelledPhoto] = {}
+        self._room = params.cache_gigabytes * 2**30 / max(1, workers)
+
+    def sample(self, *, step: int, position: int) -> tuple[LabelledPhoto, int]:
+        """One varied photo, and the seed from which its regions are drawn."""
+        generator = np.random.default_rng((self._params.seed, step, position))
+        photo = self._draw(generator)
+        variation = Variation(zoom=self._params.zoom, colour=self._params.colour)
+        made = draw_sample(photo, size=self._params.image_size, variation=variation, generator=generator)
+        return made, int(generator.integers(2**31))
+
+    def _draw(self, generator: np.random.Generator) -> LabelledPhoto:
+        if generator.random() < self._params.stream:
+            return self._compose(int(generator.integers(2**31)))
+        rows = self._rows[generator.choice(len(self._rows), p=self._shares)]
+        return self._load(rows[generator.integers(len(rows))])
+
+    def _compose(self, index: int) -> LabelledPhoto:
+        assert self._kit is not None and self._params.synthesis is not None
+        data, row = encoded_photo(index, kit=self._kit, params=self._params.synthesis)
+        return labelled_photo(row, decode_rgb(data), label_of=self._label_of, longest=self._longest)
+
+    def _load(self, row: ManifestRow) -> LabelledPhoto:
+        found = self._cache.get(row.item_id)
+        if found is None:
+            photo_HW3 = decode_rgb(self._store.read(row))
+            found = labelled_photo(row, photo_HW3, label_of=self._label_of, longest=self._longest)
+            self._room -= found.photo_HW3.nbytes
+            if self._room > 0:
+                self._cache[row.item_id] = found
+        return found
+
+
+def collated(samples: Sequence[tuple[LabelledPhoto, int]]) -> Batch:
+    """Photos uint8 [B, S, S, 3] and their targets as DPSNet wants them."""
+    photos_BHW3 = torch.from_numpy(np.stack([sample.photo_HW3 for sample, _ in samples]))
+    return photos_BHW3, [_target(sample, seed=seed) for sample, seed in samples]
+
+
+def _target(sample: LabelledPhoto, *, seed: int) -> dict[str, Tensor | int]:
+    return {
+        "boxes": torch.from_numpy(sample.boxes_N4),
+        "labels": torch.from_numpy(sample.labels_N),
+        "ignore": torch.from_numpy(sample.ignore_M4),
+        "seed": seed,
+    }

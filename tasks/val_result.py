@@ -1,0 +1,125 @@
+"""What a DPSNet reaches on val, and what val decides for it: NMS, threshold, the counts' scale, confidence.
+
+Shapes: N photos, M detections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torchvision.ops import nms
+
+from storage.digest import JSON
+from storage.images import Picture
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.confidence import ListConfidence, fit_confidence
+from tasks.detection import Detector, PhotoDetections, detect
+from tasks.evaluation_set import EvaluationSet, from_manifests
+from tasks.fusion import count_scale, fused
+from tasks.metrics import best_threshold, checkout_metrics, counts_at
+
+Nms = Literal["agnostic", "product"]
+_EVALUATION_BATCH = 8
+_UNTUNED_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValResult:
+    """What both views reach on val at the best threshold there.
+
+    `count_scale`: what the counting view's numbers are multiplied by so that they add up on val. `confidence`: how far
+    lists can be trusted. `plain_accuracy`: cAcc of the detection view alone at the threshold that is best for it.
+    `count_error` and `count_right`: mean absolute error of the unscaled counts, and the share that is right, rounded.
+    """
+
+    nms: Nms
+    threshold: float
+    count_scale: float
+    confidence: ListConfidence
+    metrics: dict[str, float]
+    plain_accuracy: float
+    count_error: float
+    count_right: float
+
+    def to_json(self) -> dict[str, JSON]:
+        """All figures by name."""
+        return {
+            **self.metrics,
+            "nms": self.nms,
+            "threshold": self.threshold,
+            "count_scale": self.count_scale,
+            "plain_accuracy": self.plain_accuracy,
+            "count_error": self.count_error,
+            "count_right": self.count_right,
+            "confidence": self.confidence.to_json(),
+        }
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Better is larger: cAcc first, then fewer wrong items."""
+        return self.metrics["cAcc"], -self.metrics["ACD"]
+
+
+def evaluate_on_val(
+    detector: Detector, *, photos: Sequence[Picture], val: Manifest, nms_choice: Literal["val", "agnostic", "product"]
+) -> ValResult:
+    """RPC metrics of a detector on the decoded photos of `val.ok`, in their order.
+
+    With the choice "val" the detector must work with NMS a product; NMS across products is tried on what it found, and
+    the better of both wins (across products when they are equal).
+    """
+    found: list[PhotoDetections] = []
+    for first in range(0, len(photos), _EVALUATION_BATCH):
+        found += detect(detector, photos[first : first + _EVALUATION_BATCH])
+    if nms_choice != "val":
+        return _judged(found, val=val, detector=detector, nms_used=nms_choice)
+    overlap = detector.network.config.nms_iou
+    apart = [replace(one, objects=across_products(one.objects, overlap=overlap)) for one in found]
+    results = (
+        _judged(apart, val=val, detector=detector, nms_used="agnostic"),
+        _judged(found, val=val, detector=detector, nms_used="product"),
+    )
+    return max(results, key=lambda one: one.rank)
+
+
+def across_products(objects: Sequence[ManifestObject], *, overlap: float) -> tuple[ManifestObject, ...]:
+    """What NMS across products leaves of detections, best score first: one product can't be two SKUs."""
+    if not objects:
+        return ()
+    boxes = torch.tensor([item.box for item in objects])
+    kept = nms(boxes, torch.tensor([item.score or 0.0 for item in objects]), overlap)
+    return tuple(objects[index] for index in kept.tolist())
+
+
+def _judged(found: Sequence[PhotoDetections], *, val: Manifest, detector: Detector, nms_used: Nms) -> ValResult:
+    rows = [ManifestRow(item_id=row.item_id, objects=one.objects) for row, one in zip(val.ok, found, strict=True)]
+    predictions = Manifest(stage="predict", key="", url="", content_digest="", rows=tuple(rows))
+    plain = from_manifests(val, predictions=predictions, categories=detector.categories, role="val")
+    counts_N, products_N = [one.count for one in found], [len(row.objects) for row in val.ok]
+    scale = count_scale(counts_N, products_N=products_N)
+    scaled_N = [scale * count for count in counts_N]
+    both = fused(plain, counts_N=scaled_N)
+    threshold = _best_threshold(both)
+    return ValResult(
+        nms=nms_used,
+        threshold=threshold,
+        count_scale=scale,
+        confidence=fit_confidence(both, counts_N=scaled_N, threshold=threshold),
+        metrics=_metrics_at(both, threshold=threshold),
+        plain_accuracy=_metrics_at(plain, threshold=_best_threshold(plain))["cAcc"],
+        count_error=float(np.abs(np.subtract(counts_N, products_N)).mean()),
+        count_right=float((np.rint(counts_N) == np.asarray(products_N)).mean()),
+    )
+
+
+def _best_threshold(evaluated: EvaluationSet) -> float:
+    return float(best_threshold(evaluated)) if len(evaluated.found) else _UNTUNED_THRESHOLD
+
+
+def _metrics_at(evaluated: EvaluationSet, *, threshold: float) -> dict[str, float]:
+    found_NK, true_NK = counts_at(evaluated, threshold=threshold)
+    return checkout_metrics(found_NK, true_NK=true_NK)

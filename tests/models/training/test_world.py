@@ -1,0 +1,95 @@
+"""Two processes under torch elastic against one: the same steps on the same global batches."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from models.training.world import ALONE, World, world_of_environment
+
+# Ten steps of a small DPSNet on noise; the leading process writes the weights.
+TRAINING = """
+import sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from models.dpsnet import DPSNet, DPSNetConfig, DPSNetLosses
+from models.training.batches import pieces
+from models.training.optimisation import Optimisation
+from models.training.trainer import Phase, Trainer
+from models.training.world import joined, world_of_environment
+
+torch.set_num_threads(1)
+world, device = world_of_environment(), torch.device("cpu")
+torch.manual_seed(world.rank)
+config = DPSNetConfig(classes=3, strides=(8, 16, 32), width=8, head_width=16, proposals=20, samples=16)
+how = Optimisation(steps=10, learning_rate=1e-3, warmup=2, clip=1.0, average=0.9, kind="sgd")
+with joined(world, device=device):
+    network = DPSNet(config, pretrained=False)
+    network.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+    losses = DPSNetLosses(network, density_weight=0.5, count_weight=0.5)
+    phase = Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)
+    trainer = Trainer(network=network, phases=[phase], device=device, world=world)
+    for step in range(10):
+        generator = torch.Generator().manual_seed(step)
+        photos = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
+        start = torch.rand(4, 3, 2, generator=generator) * 30
+        targets = [
+            {"boxes": torch.cat([one, one + 24], dim=1), "labels": torch.tensor([1, 2, 3]),
+             "ignore": torch.zeros(0, 4), "seed": 10 * step + index}
+            for index, one in enumerate(start)
+        ]
+        share = list(pieces((photos, targets), count=world.size))[world.rank]
+        trainer.take_step(share)
+    if world.leads:
+        save_file({name: value.contiguous() for name, value in trainer.state().items()}, sys.argv[2])
+"""
+
+
+def _run(launcher, script, *arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    made = subprocess.run([*launcher, script, *arguments], capture_output=True, text=True, env=environment)
+    assert made.returncode == 0, made.stderr[-3000:]
+
+
+@pytest.fixture
+def start(tmp_path):
+    from models.dpsnet import DPSNet, DPSNetConfig
+
+    torch.manual_seed(0)
+    config = DPSNetConfig(classes=3, strides=(8, 16, 32), width=8, head_width=16, proposals=20, samples=16)
+    torch.save(DPSNet(config, pretrained=False).state_dict(), tmp_path / "start.pt")
+    return tmp_path / "start.pt"
+
+
+def test_together__two_processes_are_one_with_the_same_global_batch(start, tmp_path):
+    script = tmp_path / "training.py"
+    script.write_text(TRAINING)
+    elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    _run([sys.executable], str(script), str(start), str(tmp_path / "one.safetensors"))
+    _run(elastic, str(script), str(start), str(tmp_path / "two.safetensors"))
+    one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    before = torch.load(start, weights_only=True)
+    names = [name for name in one if name.startswith("network/")]
+    apart = max(float((two[name] - one[name]).abs().max()) for name in names)
+    moved = max(float((one[name] - before[name.removeprefix("network/")]).abs().max()) for name in names)
+    assert apart <= 1e-5, f"largest difference {apart}"
+    assert moved > 100 * apart, f"little was learnt: {moved}"
+
+
+def test_world_of_environment__is_what_torch_elastic_says(monkeypatch):
+    assert world_of_environment() == ALONE
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert world_of_environment() == World(rank=3, size=4, local_rank=1)
+
+
+def test_share_of__says_which_batches_can_be_shared():
+    world = World(rank=0, size=3, local_rank=0)
+    assert world.share_of(9) == 3
+    with pytest.raises(ValueError, match="multiple of the 3 processes that train together, got 8; try 6 or 9"):
+        world.share_of(8)
