@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flows import pipeline as order
 from flows.explain import ExplainRunner, NothingToStandInError, Verdict
+from flows.live import LiveRun
 from flows.options import RunOptions
 from flows.outputs import write_outputs
 from flows.parts import PartDoneError, PartRunner
@@ -37,8 +38,9 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
         except NotCachedError:
             pass
     if options.engine == "local":
-        run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=events)
-        return carry_out(options, run=run, climb=climb_of(options), events=events)
+        live = LiveRun(events)
+        run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=live)
+        return carry_out(options, run=run, climb=climb_of(options), events=live, live=live)
     from flows.prefect_flows import pipeline, watched_by
 
     with watched_by(events):
@@ -72,8 +74,13 @@ def former_manifests(folder: Path) -> dict[str, str]:
     return {one["name"]: one["manifest"] for one in read_run(folder)["stages"]}
 
 
-def carry_out(options: RunOptions, *, run: Runner, climb: Climb, events: EventSink) -> RunRecord:
-    """Run the pipeline, or the part that was asked for, keeping `run.json` up to date, and write the run's outputs."""
+def carry_out(
+    options: RunOptions, *, run: Runner, climb: Climb, events: EventSink, live: LiveRun | None = None
+) -> RunRecord:
+    """Run the pipeline, or the part that was asked for, and write the run's outputs.
+
+    With `live`, which also gets the runner's events, `run.json` is kept up to date on the way.
+    """
     version = options.version(run.store)
     record = RunRecord(
         name=options.folder.name,
@@ -83,8 +90,12 @@ def carry_out(options: RunOptions, *, run: Runner, climb: Climb, events: EventSi
         preset=options.preset,
         store=run.store.url,
         parameters=options.configuration().model_dump(mode="json"),
+        command=options.command(),
+        options=options.model_dump(mode="json"),
         results=run.results,
     )
+    if live is not None:
+        live.follow(record, folder=options.folder)
     try:
         outcome = _climbed(climb, run=PartRunner(inner=run, part=options.part()), events=events)
     except NotCachedError:
@@ -97,6 +108,9 @@ def carry_out(options: RunOptions, *, run: Runner, climb: Climb, events: EventSi
         record.state, record.error, record.finished = "failed", f"{type(error).__name__}: {error}", now()
         record.write(options.folder)
         raise
+    finally:
+        if live is not None:
+            live.end()
     record.target_protocol = outcome.prepared.target_protocol
     record.champion = outcome.champion
     record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}

@@ -6,6 +6,7 @@ One model for all three, so that a value is refused in the same words everywhere
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,7 +32,9 @@ class RunOptions(BaseModel):
     dataset: str = Field(description="folder of the data set: RPC layout, or catalog/SKU/, pool/, val/, test/")
     preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="which configuration")
     name: str = Field(
-        default="", pattern=r"^[A-Za-z0-9._-]*$", description="folder of the run under `runs`; the preset when empty"
+        default="",
+        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$",
+        description="folder of the run under `runs`; the preset when empty",
     )
     store: str = Field(default="store", description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
@@ -110,6 +113,18 @@ class RunOptions(BaseModel):
             only=self.only,
             refresh=self.refresh,
         )
+
+    def command(self) -> str:
+        """The command line that asks for the same."""
+        words = ["tally", "run"]
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if not field.is_required() and value == field.default:
+                continue
+            option = f"--{name.removesuffix('_stage').replace('_', '-')}"
+            values = value if isinstance(value, tuple) else (value,)
+            words += [option] if value is True else [option, *map(str, values)]
+        return shlex.join(words)
 
     def worker_count(self) -> int:
         """The number of workers: as asked, or one a processor this process may use."""

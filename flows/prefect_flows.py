@@ -20,12 +20,15 @@ from flows.environment import set_prefect_defaults
 set_prefect_defaults()
 
 from prefect import flow  # noqa: E402 - the settings above are read at import
-from prefect.artifacts import create_table_artifact  # noqa: E402
+from prefect.artifacts import create_link_artifact, create_table_artifact  # noqa: E402
 from prefect.client.schemas.objects import State  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed  # noqa: E402
 
 from flows import pipeline as order  # noqa: E402
 from flows.execution import carry_out, explain_run  # noqa: E402
+from flows.links import run_url  # noqa: E402
+from flows.live import LiveRun  # noqa: E402
 from flows.options import RunOptions  # noqa: E402
 from flows.parts import PartDoneError  # noqa: E402
 from flows.pipeline import Outcome  # noqa: E402
@@ -80,11 +83,17 @@ def pipeline(**values: Any) -> RunRecord | State:  # noqa: ANN401 - the fields o
     options = checked(RunOptions, values)
     if options.dry_run:
         return _planned(options)
-    events = _watcher.get()
+    live = LiveRun(_watcher.get(), flow_run=flow_run.id)
+    _link_to_inspector(options)
     run = PrefectRunner(
-        store=Store.open(options.store), workers=options.worker_count(), refresh=options.part().refresh, events=events
+        store=Store.open(options.store), workers=options.worker_count(), refresh=options.part().refresh, events=live
     )
-    return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options), events=events)
+    return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options), events=live, live=live)
+
+
+def _link_to_inspector(options: RunOptions) -> None:
+    name = options.folder.name
+    create_link_artifact(run_url(name), link_text=f"Run {name} in the inspector", key="inspector")
 
 
 def _planned(options: RunOptions) -> State:

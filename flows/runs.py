@@ -1,10 +1,13 @@
 """The folder of a run, `runs/<name>/`: `run.json` says which stages made it, under which keys, from where.
 
-Written as the run goes on, so that a run that failed tells how far it came.
+Written as the run goes on, so that a run that failed tells how far it came. What earlier runs of the name left there
+stays in `history/`, and `progress.json` says what a running one is at.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +22,8 @@ from storage.roots import note_run
 from storage.store import Store, replace_file
 from tasks.stage import StageResult
 
-RUN_FILE = "run.json"
+RUN_FILE, PROGRESS_FILE, HISTORY = "run.json", "progress.json", "history"
+_KEPT_RECORDS = 200
 
 
 def now() -> str:
@@ -29,7 +33,13 @@ def now() -> str:
 
 @dataclass(kw_only=True)
 class RunRecord:
-    """What `run.json` holds."""
+    """What `run.json` holds.
+
+    Attributes:
+        command: the command that makes the run again; `options` its options one by one.
+        flow_run: the flow run's id in Prefect, where Prefect runs it.
+        host, process: where it runs, so that others can see whether it still lives.
+    """
 
     name: str
     dataset: str
@@ -38,6 +48,11 @@ class RunRecord:
     parameters: Mapping[str, JSON]
     catalog: str = ""
     catalog_version: int = 0
+    command: str = ""
+    options: Mapping[str, JSON] = field(default_factory=dict)
+    flow_run: str | None = None
+    host: str = field(default_factory=socket.gethostname)
+    process: int = field(default_factory=os.getpid)
     state: str = "running"
     started: str = field(default_factory=now)
     finished: str | None = None
@@ -49,31 +64,42 @@ class RunRecord:
 
     def to_json(self) -> dict[str, JSON]:
         """The record as a JSON object; its stages in the order they ran."""
-        names = (
-            "name",
-            "dataset",
-            "catalog",
-            "catalog_version",
-            "preset",
-            "store",
-            "state",
-            "started",
-            "finished",
-            "error",
-        )
-        later = ("target_protocol", "champion", "ladder", "parameters")
+        names = ("name", "dataset", "catalog", "catalog_version", "preset", "store", "state", "started", "finished")
+        later = ("error", "command", "target_protocol", "champion", "ladder", "parameters", "options")
+        where = ("flow_run", "host", "process")
         return {
             **{name: getattr(self, name) for name in names},
             "stages": results_json(self.results),
-            **{name: getattr(self, name) for name in later},
+            **{name: getattr(self, name) for name in (*later, *where)},
         }
 
     def write(self, folder: Path) -> None:
-        """Put `run.json` into `folder`, whole or not at all; a run that ended is noted in its store, which keeps it."""
+        """Put `run.json` into `folder`, whole or not at all; that of an earlier run moves into the history first.
+
+        A run that ended is noted in its store, which keeps what it is made of.
+        """
+        _keep_earlier(folder, started=self.started)
         write_json(folder / RUN_FILE, self.to_json())
         if self.state != "running":
             manifests = [result.manifest for result in self.results.values()]
             note_run(Store.open(self.store), folder=folder, manifests=manifests, time=self.finished or now())
+
+
+def _keep_earlier(folder: Path, *, started: str) -> None:
+    try:
+        earlier = orjson.loads((folder / RUN_FILE).read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
+        return
+    if earlier.get("started") in (None, started):
+        return
+    write_json(folder / HISTORY / f"{moment_id(earlier['started'])}.json", earlier)
+    for old in sorted((folder / HISTORY).glob("*.json"))[:-_KEPT_RECORDS]:
+        old.unlink()
+
+
+def moment_id(moment: str) -> str:
+    """A moment (ISO 8601) as letters and digits, in whose order moments follow each other: 20260101T103000Z."""
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
 
 
 def write_json(path: Path, value: JSON) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from flows.cli import EXIT_USAGE, app
 from storage.images import encode_png
-from tests.flows.conftest import tally
+from tests.commands import tally
 
 COMMANDS = {"catalog", "gc", "run", "predict", "export", "serve", "evaluate", "status", "inspect"}
 

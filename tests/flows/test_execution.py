@@ -1,7 +1,10 @@
+import shlex
+
 import pytest
 import yaml
 
 from flows import options
+from flows.cli import app
 from flows.environment import set_prefect_defaults
 from flows.execution import execute_run
 from flows.options import RunOptions
@@ -23,7 +26,7 @@ def test_execute_run__records_a_failure_with_its_reason(tmp_path):
     assert "does not exist" in run["error"]
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", "a b"])
+@pytest.mark.parametrize("name", ["../up", "a/b", "a b", "..", ".hidden"])
 def test_run_options__refuses_names_that_leave_the_runs_folder(name):
     with pytest.raises(ValueError, match="name"):
         RunOptions(dataset="d", name=name)
@@ -32,6 +35,22 @@ def test_run_options__refuses_names_that_leave_the_runs_folder(name):
 def test_run_options__folder_is_the_name_or_the_preset():
     assert RunOptions(dataset="d", preset="demo").folder.name == "demo"
     assert RunOptions(dataset="d", preset="demo", name="monday").folder.name == "monday"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        RunOptions(dataset="my shop"),
+        RunOptions(
+            dataset="d", preset="micro", name="x", seed=3, from_stage="train", refresh=("train.render", "prune")
+        ),
+        RunOptions(dataset="d", sku=("tea bags", "oats"), only="prune", pool_source="test", feedback=True),
+    ],
+)
+def test_command__is_understood_as_the_same_options(options):
+    words = shlex.split(options.command())
+    _, bound, _ = app.parse_args(words[1:], exit_on_error=False)
+    assert bound.args[0] == options
 
 
 def test_deployments__name_flows_that_exist_and_options_that_hold(pytestconfig):

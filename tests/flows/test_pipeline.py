@@ -10,7 +10,7 @@ from flows.presets import PRESETS
 from flows.runner import LookUpRunner, NotCachedError
 from storage.store import Store
 from tasks.params import CoarseParams
-from tests.flows.conftest import tally
+from tests.commands import tally
 
 LEVELS = {"easy", "medium", "hard", "averaged"}
 METRICS = {"cAcc", "ACD", "mCCD", "mCIoU", "mAP50", "mmAP"}
@@ -73,6 +73,10 @@ def test_pipeline__again_computes_nothing_and_starts_no_prefect(micro_run, small
     assert "0 stages computed" in done.stdout
     after = {path: path.stat().st_mtime_ns for path in (folder / "store/artifacts").rglob("*") if path.is_file()}
     assert after == before
+    [earlier, *_] = sorted((folder / "runs/micro/history").iterdir())
+    kept = json.loads(earlier.read_text())
+    assert kept["flow_run"] and not all(stage["cached"] for stage in kept["stages"])
+    assert load(folder, "run.json")["flow_run"] is None and not (folder / "runs/micro/progress.json").exists()
 
 
 def test_status__prints_the_last_run_as_json(micro_run):

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from flows.runs import RunRecord, last_run, read_run, write_json
+from flows.runs import RunRecord, last_run, moment_id, read_run, write_json
 
 
 def record(name, **changes):
@@ -14,6 +14,21 @@ def test_run_record__writes_what_read_run_reads(tmp_path):
     record("a", champion="source", ladder={"source": {}}).write(tmp_path / "a")
     read = read_run(tmp_path / "a")
     assert (read["name"], read["champion"], read["stages"], read["state"]) == ("a", "source", [], "running")
+
+
+def test_run_record__an_earlier_run_of_the_name_moves_into_the_history(tmp_path):
+    first, second = record("a", started="2026-01-01T00:00:00+00:00"), record("a", started="2026-01-02T03:04:05+02:00")
+    for state in ("running", "completed"):
+        first.state = state
+        first.write(tmp_path / "a")
+    second.write(tmp_path / "a")
+    [kept] = (tmp_path / "a/history").iterdir()
+    assert kept.name == "20260101T000000Z.json" and json.loads(kept.read_text())["state"] == "completed"
+    assert read_run(tmp_path / "a")["started"] == second.started
+
+
+def test_moment_id__is_in_utc():
+    assert moment_id("2026-01-02T03:04:05+02:00") == "20260102T010405Z"
 
 
 def test_read_run__says_how_to_make_one(tmp_path):
