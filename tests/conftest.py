@@ -1,4 +1,4 @@
-"""A data set of a few photos out of the sample, and a finished run of the micro preset on it, made once for all tests."""
+"""A few photos out of the sample as a data set, and a run of the micro preset on it, made once for all tests."""
 
 import fcntl
 import json
