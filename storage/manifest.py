@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 from storage.digest import JSON, canonical_json, digest_bytes
 
 SCHEMA_VERSION = 1
+# Rows that are read together: a page of a long manifest needs one or two groups of them.
+ROW_GROUP = 4096
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
 OBJECT_TYPE = pa.struct(
@@ -173,7 +175,8 @@ def encode_manifest(
     digest = content_digest(ordered, content=content)
     body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
     buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)}), buffer, compression="zstd")
+    whole = table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)})
+    pq.write_table(whole, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
 
 
@@ -187,9 +190,9 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
         table = pq.read_table(io.BytesIO(data))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
-    metadata = _metadata(table.schema, url=url)
+    metadata = manifest_metadata(table.schema, url=url)
     base = url.rsplit("/", 1)[0]
-    rows = tuple(_row(record, base=base) for record in table.to_pylist())
+    rows = tuple(decode_row(record, base=base) for record in table.to_pylist())
     digest = content_digest(rows, content=metadata["content"])
     if digest != metadata["content_digest"]:
         raise ValueError(f"{url}: expected content {metadata['content_digest']}, got {digest}; the file was changed")
@@ -222,7 +225,7 @@ def decode_references(data: bytes, *, url: str) -> References:
         table = pq.read_table(io.BytesIO(data), columns=["path"])
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
-    recorded = _metadata(table.schema, url=url).get("inputs", {}).values()
+    recorded = manifest_metadata(table.schema, url=url).get("inputs", {}).values()
     listed = [one for value in recorded for one in (value if isinstance(value, list) else [value]) if one]
     paths = [path for path in table.column("path").to_pylist() if path]
     base = url.rsplit("/", 1)[0]
@@ -232,7 +235,12 @@ def decode_references(data: bytes, *, url: str) -> References:
     )
 
 
-def _metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
+def manifest_metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
+    """What a manifest's Parquet schema records beside the columns.
+
+    Raises:
+        ValueError: not a manifest, or of a newer schema.
+    """
     raw = (schema.metadata or {}).get(_METADATA_KEY)
     if raw is None:
         raise ValueError(f"{url}: expected a Tally manifest, got a Parquet file without its metadata")
@@ -292,7 +300,8 @@ def _tuple(values: list[float] | None) -> Any:  # noqa: ANN401 - a box or a poin
     return None if values is None else tuple(values)
 
 
-def _row(record: dict[str, Any], *, base: str) -> ManifestRow:
+def decode_row(record: dict[str, Any], *, base: str) -> ManifestRow:
+    """The row of a record as Arrow gives it, of a manifest in the folder `base`."""
     objects = tuple(
         ManifestObject(
             **{

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
@@ -172,6 +173,18 @@ class Store:
             return bytes(fs.cat_file(path))
         except (FileNotFoundError, IsADirectoryError) as error:
             raise DamagedArtifactError(url, problem="the file is missing") from error
+
+    def open_parquet(self, url: str, *, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+        """The Parquet file at `url`, opened; `footer` saves reading it again. Raises FileNotFoundError without one."""
+        path = self._path(url)
+        if self._local:
+            return pq.ParquetFile(path, metadata=footer, memory_map=True)
+        return pq.ParquetFile(self._fs.open(path, "rb"), metadata=footer, pre_buffer=True)
+
+    def version_of(self, url: str) -> str:
+        """Changes when the file at `url` does: its size and time. Raises FileNotFoundError where there is none."""
+        found = _file_of(self._fs.info(self._path(url)))
+        return f"{found.size}-{found.changed}"
 
     def begin(self, stage: str, *, key: str) -> Publication:
         """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
