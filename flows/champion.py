@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
 from flows.runs import last_run
-from tasks.detection import Detector, load_detector
+
+if TYPE_CHECKING:
+    from tasks.detection import Detector
 
 CHAMPION = "champion"
 POINTER = "champion.json"
@@ -50,5 +53,8 @@ def load_champion(folder: Path, *, device: str = "cpu") -> Detector:
     Raises:
         ValueError: the files don't fit together.
     """
+    # Torch, for those who only ask which model is meant, would be a long wait.
+    from tasks.detection import load_detector
+
     weights, config = ((folder / name).read_bytes() for name in _FILES)
     return load_detector(weights, config, device=device)

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a stage failed, 2 the input or the command is wrong, 130 i
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -297,21 +298,54 @@ def _status_table(record: dict[str, JSON]) -> Table:
 
 
 @app.command
-def inspect(*, runs: Path = Path("runs"), store: str = "store", host: str = "127.0.0.1", port: int = 8420) -> None:
-    """Open web pages over the runs and the artifact store.
+def inspect(
+    *,
+    runs: Path = Path("runs"),
+    store: str = "store",
+    host: str = "127.0.0.1",
+    port: int = 8420,
+    token_file: Path | None = None,
+    prefect_url: str = os.environ.get("PREFECT_API_URL", ""),
+    cache: Path | None = None,
+) -> None:
+    """Open web pages over the runs and the artifact store: what the pipeline did, and why.
+
+    Pages only read. What changes something (review decisions, reruns, champions) asks for the token; without a file a
+    new one is printed. Elsewhere than on loopback every page needs it.
 
     Args:
         runs: folder of the runs.
         store: folder or URL of the artifact store.
-        host: address to listen on; loopback unless you say otherwise.
+        host: address to listen on; loopback unless you say otherwise, beyond it only with a token file.
         port: port to listen on.
+        token_file: file with the token, 16 characters at least.
+        prefect_url: Prefect's API, such as http://127.0.0.1:4200/api, for reruns and links; PREFECT_API_URL when not
+            given. PREFECT_API_AUTH_STRING is used where it is set.
+        cache: folder for small pictures; inside a local store when not given.
     """
     import uvicorn
 
+    from flows.champion_desk import ChampionDesk
+    from flows.serve_app import read_token
     from inspector.app import create_app
+    from inspector.prefect_api import PrefectApi
+    from storage.store import Store
 
-    Console().print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)")
-    uvicorn.run(create_app(runs=runs, store_url=store), host=host, port=port, log_level="warning")
+    auth = os.environ.get("PREFECT_API_AUTH_STRING")
+    web = create_app(
+        runs_folder=runs,
+        store_url=store,
+        host=host,
+        token=read_token(token_file),
+        cache=cache,
+        prefect=PrefectApi(prefect_url, auth=auth) if prefect_url else None,
+        champions=ChampionDesk(Store.open(store), runs),
+    )
+    console = Console()
+    console.print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)", highlight=False)
+    if token_file is None:
+        console.print(f"Actions ask for this token: {web.state.token}", highlight=False, markup=False)
+    uvicorn.run(web, host=host, port=port, log_level="warning")
 
 
 @app.command

@@ -114,6 +114,7 @@ def carry_out(
     record.target_protocol = outcome.prepared.target_protocol
     record.champion = outcome.champion
     record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}
+    record.val_ladder = {name: rung.report["val"] for name, rung in outcome.rungs.items()}
     record.state, record.finished = "completed", now()
     write_outputs(outcome, record=record, store=run.store, folder=options.folder)
     record.write(options.folder)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from storage.digest import JSON
 from storage.manifest import Manifest
+from storage.recorded import Recorded, first_difference, recorded_in
 from storage.store import Store
 from tasks.params import StageParams
 from tasks.stage import Input, StageResult, digests_of, key_of, result_of
@@ -86,7 +86,8 @@ class ExplainRunner:
             return "its result is gone from the store" if gone else "never run before under this name"
         if before.key == key:
             return self.store.damage(before) or "its result is there"
-        return first_difference(before.metadata, params=params, inputs=digests_of(inputs))
+        now = Recorded(version=params.version, parameters=params.model_dump(mode="json"), inputs=digests_of(inputs))
+        return first_difference(recorded_in(before.metadata), now) or "its inputs in another order"
 
 
 def _manifests(value: Input) -> Sequence[Manifest]:
@@ -101,24 +102,3 @@ def _own_change(params: StageParams, *, before: Manifest | None) -> bool:
         return True
     recorded = before.metadata
     return recorded["version"] != params.version or recorded["parameters"] != params.model_dump(mode="json")
-
-
-def first_difference(recorded: Mapping[str, JSON], *, params: StageParams, inputs: Mapping[str, JSON]) -> str:
-    """The first component of a stage's key that differs from what its former manifest records."""
-    if recorded["version"] != params.version:
-        return f"version: {recorded['version']} before, {params.version} now"
-    now, before = params.model_dump(mode="json"), recorded["parameters"]
-    for name in sorted({*now, *before}):
-        if now.get(name) != before.get(name) or (name in now) != (name in before):
-            return f"parameter {name}: {before.get(name, 'absent')!r} before, {now.get(name, 'absent')!r} now"
-    for name in sorted({*inputs, *recorded["inputs"]}):
-        known = _recorded_digests(recorded["inputs"].get(name))
-        if inputs.get(name) != known:
-            return f"input {name}: other content than before"
-    return "its inputs in another order"
-
-
-def _recorded_digests(value: JSON) -> JSON:
-    if isinstance(value, list):
-        return [one["content_digest"] for one in value]
-    return None if value is None else value["content_digest"]

@@ -33,7 +33,7 @@ class RunOptions(BaseModel):
     preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="which configuration")
     name: str = Field(
         default="",
-        pattern=r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$",
+        pattern=_NAME,
         description="folder of the run under `runs`; the preset when empty",
     )
     store: str = Field(default="store", description="folder or URL of the artifact store")

@@ -36,6 +36,7 @@ class RunRecord:
     """What `run.json` holds.
 
     Attributes:
+        ladder, val_ladder: honest figures on test and on val by rung and level.
         command: the command that makes the run again; `options` its options one by one.
         flow_run: the flow run's id in Prefect, where Prefect runs it.
         host, process: where it runs, so that others can see whether it still lives.
@@ -60,12 +61,13 @@ class RunRecord:
     target_protocol: str | None = None
     champion: str | None = None
     ladder: dict[str, JSON] = field(default_factory=dict)
+    val_ladder: dict[str, JSON] = field(default_factory=dict)
     results: Mapping[str, StageResult] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, JSON]:
         """The record as a JSON object; its stages in the order they ran."""
         names = ("name", "dataset", "catalog", "catalog_version", "preset", "store", "state", "started", "finished")
-        later = ("error", "command", "target_protocol", "champion", "ladder", "parameters", "options")
+        later = ("error", "command", "target_protocol", "champion", "ladder", "val_ladder", "parameters", "options")
         where = ("flow_run", "host", "process")
         return {
             **{name: getattr(self, name) for name in names},

@@ -1,161 +1,159 @@
-"""Web pages over runs and the artifact store: runs, a run, a stage's manifest, and its pictures. It only reads.
+"""Web pages over runs and the artifact store: what the pipeline did, and why.
 
-A request never names a file: pictures are asked for by run, stage and item, and looked up in that run's manifest.
-Run it with `tally inspect`; it listens on loopback unless told otherwise, and has no accounts.
+A request never names a file: everything is asked for by ids that are looked up among what is there. GET changes
+nothing; what changes something is posted with a token of its own (see `access`) and written into a log. Run it with
+`tally inspect`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import orjson
-from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse, HTMLResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from inspector.pictures import thumbnail, with_boxes
-from inspector.report import templates
-from storage.digest import JSON
-from storage.images import decode_rgb, encode_jpeg
-from storage.manifest import Manifest, ManifestRow
-from storage.store import DamagedArtifactError, Store
+from inspector.access import Access, SignInError, checked_token, is_loopback
+from inspector.action_log import ActionLog
+from inspector.champion_desk import ChampionDesk
+from inspector.pages import actions, catalog, compare, items, review, runs, stages, visits
+from inspector.picture_cache import PictureCache
+from inspector.prefect_api import PrefectApi
+from inspector.problems import PageError, not_found
+from inspector.rendering import ASSET_TYPES, asset_bytes
+from inspector.run_shelf import RunShelf
+from inspector.site import Site
+from inspector.table_shelf import TableShelf
+from storage.store import Store
 
-RUN_FILE, REPORT_FILE = "run.json", "report.html"
-PAGE_SIZE = 50
-_THUMBNAIL_SIDE = 160
-_LARGEST_SIDE = 1600
-# No dot alone, no slash: a name can't climb out of the folder of runs.
-_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$"
-RunName = Annotated[str, PathParameter(pattern=_NAME, max_length=100)]
-StageName = Annotated[str, PathParameter(pattern=_NAME, max_length=100)]
-# No script at all, no other site's content, no framing by others; the report carries its style and pictures in itself.
+# No script but our own file, no other site's content, no framing by others, forms to ourselves only.
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
 }
 
 
-def create_app(*, runs: Path, store_url: str) -> FastAPI:
-    """The web application over the folder `runs` and the store at `store_url`."""
-    app = FastAPI(title="Tally inspector", docs_url=None, redoc_url=None, openapi_url=None)
-    app.mount("/static", StaticFiles(packages=[("inspector", "static")]), name="static")
-    pages, store = templates(), Store.open(store_url)
+def create_app(
+    *,
+    runs_folder: Path,
+    store_url: str,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    cache: Path | None = None,
+    prefect: PrefectApi | None = None,
+    champions: ChampionDesk | None = None,
+) -> FastAPI:
+    """The web application over the folder of runs and the store at `store_url`.
 
-    def page(name: str, **values: Any) -> HTMLResponse:  # noqa: ANN401 - whatever the template shows
-        return HTMLResponse(pages.get_template(name).render(**values))
+    `host` is where it will listen: beyond loopback every page needs the token. `cache` is a folder for pictures, beside
+    a local store when not given. The token is in `app.state.token`.
 
-    @app.middleware("http")
-    async def add_headers(request: Request, call_next: Callable) -> Response:
-        response: Response = await call_next(request)
-        response.headers.update(_HEADERS)
-        return response
-
-    @app.get("/")
-    def list_runs() -> HTMLResponse:
-        return page("runs.html", runs=read_runs(runs))
-
-    @app.get("/runs/{run}")
-    def show_run(run: RunName) -> HTMLResponse:
-        record = read_run(runs, run)
-        has_report = (runs / run / REPORT_FILE).is_file()
-        return page("run.html", run=record, stages=record.get("stages") or [], has_report=has_report, link=True)
-
-    @app.get("/runs/{run}/report")
-    def show_report(run: RunName) -> FileResponse:
-        read_run(runs, run)
-        path = runs / run / REPORT_FILE
-        if not path.is_file():
-            raise HTTPException(404, "this run has no report yet")
-        return FileResponse(path, media_type="text/html")
-
-    @app.get("/runs/{run}/stages/{stage}")
-    def show_stage(
-        run: RunName,
-        stage: StageName,
-        number: Annotated[int, Query(alias="page", ge=1, le=1_000_000)] = 1,
-        status: Annotated[str, Query(max_length=40)] = "",
-    ) -> HTMLResponse:
-        manifest = read_manifest(store, runs=runs, run=run, stage=stage)
-        statuses = sorted({row.status for row in manifest.rows})
-        rows = [row for row in manifest.rows if not status or row.status == status]
-        return page(
-            "stage.html",
-            run=read_run(runs, run),
-            stage=stage,
-            manifest=manifest,
-            rows=rows[(number - 1) * PAGE_SIZE : number * PAGE_SIZE],
-            count=len(rows),
-            number=number,
-            pages=max(1, -(-len(rows) // PAGE_SIZE)),
-            statuses=statuses,
-            status=status,
-        )
-
-    @app.get("/runs/{run}/stages/{stage}/picture")
-    def show_picture(
-        run: RunName,
-        stage: StageName,
-        item: Annotated[str, Query(min_length=1, max_length=500)],
-        side: Annotated[int, Query(ge=16, le=_LARGEST_SIDE)] = _THUMBNAIL_SIDE,
-    ) -> Response:
-        manifest = read_manifest(store, runs=runs, run=run, stage=stage)
-        data = picture_of(store, manifest.by_id.get(item), side=side)
-        return Response(data, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
-
+    Raises:
+        ValueError: no token although the host is not loopback, or one that is too short.
+    """
+    token = checked_token(token, host=host)
+    site = Site(
+        runs=RunShelf(runs_folder),
+        store=(store := Store.open(store_url)),
+        tables=TableShelf(store),
+        pictures=PictureCache(cache or _cache_beside(store)),
+        access=Access(token=token, open_reading=is_loopback(host)),
+        log=ActionLog(runs_folder),
+        prefect=prefect,
+        champions=champions,
+    )
+    app = FastAPI(
+        title="Tally inspector",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(site.access.guard)],
+    )
+    app.state.token = token
+    for subject in (visits, runs, stages, items, compare, catalog, review, actions):
+        subject.add_routes(app, site=site)
+    app.get("/static/{name}")(show_asset)
+    _answer_problems(app, site=site)
+    app.add_middleware(_WithHeaders)
     return app
 
 
-def read_runs(runs: Path) -> list[dict[str, JSON]]:
-    """The records of all runs, the latest first; folders without a sound run.json are left out."""
-    names = [path.parent.name for path in runs.glob(f"*/{RUN_FILE}")]
-    records = [record for name in names if (record := _record(runs / name / RUN_FILE)) is not None]
-    return sorted(records, key=lambda record: str(record.get("started")), reverse=True)
+def _cache_beside(store: Store) -> Path:
+    """Where pictures are kept: in a local store's own folder, else in the machine's folder for such things."""
+    if store.url.startswith("file://"):
+        return Path(store.scratch("inspector", key="pictures"))
+    return Path(tempfile.gettempdir()) / "tally-inspector-pictures"
 
 
-def read_run(runs: Path, name: str) -> dict[str, JSON]:
-    """The record of one run. Raises HTTPException 404 where there is none."""
-    record = _record(runs / name / RUN_FILE)
-    if record is None:
-        raise HTTPException(404, "no such run")
-    return record
+def show_asset(name: str) -> Response:
+    """A style sheet, the script or the icon."""
+    data = asset_bytes().get(name)
+    if data is None:
+        raise not_found("file")
+    headers = {"Cache-Control": "private, max-age=604800, immutable"}
+    return Response(data, media_type=ASSET_TYPES[name.rsplit(".", 1)[-1]], headers=headers)
 
 
-def _record(path: Path) -> dict[str, JSON] | None:
-    """The record, named after its folder: links are made from the name."""
-    try:
-        return {**orjson.loads(path.read_bytes()), "name": path.parent.name}
-    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
-        return None
+def _answer_problems(app: FastAPI, *, site: Site) -> None:
+    """Pages in place of bare messages for everything that goes wrong."""
+
+    def page(request: Request, error: PageError) -> HTMLResponse:
+        if isinstance(error, SignInError):
+            asked = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
+            return visits.sign_in_page(site, request, status=401, back=asked.rstrip("?"))
+        return site.page(request, "problem.html", status=error.status, problem=error)
+
+    def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        titles = {404: "Not found", 405: "Not done this way"}
+        title = titles.get(error.status_code, "Not possible")
+        text = "There is no such page here." if error.status_code == 404 else str(error.detail)
+        return page(request, PageError(error.status_code, title, text))
+
+    def invalid(request: Request, error: Exception) -> Response:
+        return page(request, PageError(404, "Not found", "The address is incomplete or makes no sense."))
+
+    def own(request: Request, error: Exception) -> Response:
+        assert isinstance(error, PageError)
+        return page(request, error)
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        text = "The inspector made a mistake; its own output says more. Other pages still work."
+        return page(request, PageError(500, "Something went wrong", text))
+
+    app.add_exception_handler(Exception, unexpected)
+    app.add_exception_handler(PageError, own)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
 
 
-def read_manifest(store: Store, *, runs: Path, run: str, stage: str) -> Manifest:
-    """The manifest of a run's stage. Raises HTTPException 404 where there is none, or where it lies elsewhere."""
-    stages = {entry["name"]: entry for entry in read_run(runs, run).get("stages") or []}
-    if stage not in stages:
-        raise HTTPException(404, "no such stage in this run")
-    url = str(stages[stage]["manifest"])
-    if not url.startswith(f"{store.url}/"):
-        raise HTTPException(404, "this run's artifacts are in another store")
-    try:
-        return store.load(url)
-    except (FileNotFoundError, ValueError) as error:
-        raise HTTPException(404, "the stage's manifest is gone; run it again") from error
+class _WithHeaders:
+    """Adds the security headers to every response; a route's own ones win."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                _add_headers(message)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def picture_of(store: Store, row: ManifestRow | None, *, side: int) -> bytes:
-    """A row's picture with its boxes, as a JPEG of at most `side` pixels. Raises HTTPException 404 without one."""
-    if row is None or not row.url or not row.media_type.startswith("image/"):
-        raise HTTPException(404, "no picture")
-    try:
-        photo_HW3 = decode_rgb(store.read(row))
-    except (DamagedArtifactError, ValueError) as error:
-        raise HTTPException(404, "the picture is missing or damaged") from error
-    small_HW3 = (
-        with_boxes(photo_HW3, objects=row.objects, side=side) if row.objects else thumbnail(photo_HW3, side=side)
-    )
-    return encode_jpeg(small_HW3, quality=85)
+def _add_headers(message: MutableMapping[str, Any]) -> None:
+    present = {name.lower() for name, _ in message["headers"]}
+    more = [(name.encode(), value.encode()) for name, value in _HEADERS.items() if name.encode() not in present]
+    message["headers"] = [*message["headers"], *more]

@@ -6,11 +6,9 @@ Boundary: reads the run's record and, through the store, its manifests and their
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from inspector.ladder_chart import Chart, ladder_chart
+from inspector.rendering import flat, templates
 from inspector.run_data import LEVELS, METRICS, RUNGS, RunData
 from inspector.sections import sections_of
 from storage.digest import JSON
@@ -19,19 +17,6 @@ from storage.store import Store, replace_file
 
 _QUARANTINE_SHOWN = 50
 _SHARES = ("cAcc", "mCIoU", "mAP50", "mmAP")
-
-
-def templates() -> Environment:
-    """The inspector's templates: everything put into them is escaped, a missing name is an error."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader("inspector"), PackageLoader("inspector", "static")]),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["seconds"] = as_time
-    return environment
 
 
 def write_report(run: dict[str, JSON], *, store: Store, out: Path) -> None:
@@ -78,25 +63,6 @@ def quarantined_rows(data: RunData) -> list[tuple[str, ManifestRow]]:
     """Every input that `ingest` could not use, with the name of its stage."""
     ingested = ((name, manifest) for name, manifest in data.manifests.items() if name.startswith("ingest."))
     return [(name, row) for name, manifest in ingested for row in manifest.rows if row.status == "quarantined"]
-
-
-def flat(value: JSON, *, prefix: str = "") -> list[tuple[str, Any]]:
-    """Nested parameters as (dotted name, value), in their order."""
-    if not isinstance(value, dict):
-        return [(prefix, value)]
-    return [
-        pair for name, inner in value.items() for pair in flat(inner, prefix=f"{prefix}.{name}" if prefix else name)
-    ]
-
-
-def as_time(seconds: float) -> str:
-    """Seconds as people read them: 4.2 s, 3 min 05 s, 1 h 02 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _chart(data: RunData) -> Chart | None:

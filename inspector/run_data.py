@@ -21,6 +21,12 @@ RUNGS = {
 }
 LEVELS = ("easy", "medium", "hard", "averaged")
 METRICS = ("cAcc", "ACD", "mCCD", "mCIoU", "mAP50", "mmAP")
+LOWER_IS_BETTER = frozenset({"ACD", "mCCD"})
+
+
+def rung_name(rung: str) -> str:
+    """A rung as people call it; the rounds before the last have a number."""
+    return RUNGS.get(rung, rung.replace("_", " "))
 
 
 @dataclass(frozen=True)

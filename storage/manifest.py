@@ -22,7 +22,7 @@ from storage.digest import JSON, canonical_json, digest_bytes
 
 SCHEMA_VERSION = 1
 # Rows that are read together: a page of a long manifest needs one or two groups of them.
-ROW_GROUP = 4096
+ROW_GROUP = 1024
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
 OBJECT_TYPE = pa.struct(

@@ -64,6 +64,11 @@ class ManifestTable:
         found = pc.index(self.light.column("item_id"), pa.scalar(item_id)).as_py()
         return None if found < 0 else int(found)
 
+    def among(self, item_ids: Sequence[str]) -> Numbers:
+        """The numbers of the rows whose ids are among `item_ids`."""
+        found = pc.is_in(self.light.column("item_id"), value_set=pa.array(item_ids, pa.string()))
+        return np.flatnonzero(found.to_numpy(zero_copy_only=False))
+
     def row(self, item_id: str) -> ManifestRow | None:
         """The row `item_id`, None where there is none."""
         number = self.number_of(item_id)

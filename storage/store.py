@@ -186,6 +186,12 @@ class Store:
         found = _file_of(self._fs.info(self._path(url)))
         return f"{found.size}-{found.changed}"
 
+    def holds(self, url: str) -> bool:
+        """Whether `url` lies inside this store, links followed."""
+        if not self._local:
+            return url.startswith(f"{self.url}/") and "/../" not in url
+        return Path(self._path(url)).resolve().is_relative_to(Path(self._root).resolve())
+
     def begin(self, stage: str, *, key: str) -> Publication:
         """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
         url = self.manifest_url(stage, key=key)

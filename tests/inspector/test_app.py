@@ -1,110 +1,352 @@
+import asyncio
+import re
+import shutil
+from html.parser import HTMLParser
+from urllib.parse import quote
+
+import numpy as np
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from inspector.app import create_app
-from storage.images import decode_rgb
-from tests.inspector.made_run import HOSTILE, made_run
+from storage.images import decode_rgb, decode_rgba
+from tests.inspector.conftest import HERE, TOKEN
+from tests.inspector.made_run import HOSTILE
+
+EARLIER = "first@20260101T000000Z"
+PAGES = [
+    "/",
+    "/runs/first",
+    f"/runs/{EARLIER}",
+    "/runs/first/stages/ingest.catalog",
+    "/runs/first/stages/segment?view=table",
+    "/runs/first/stages/segment/item?item=mask/x",
+    "/runs/first/stages/evaluate.source/item?item=table/mistakes",
+    "/runs/first/stages/predict.source.test/item?item=test/t",
+    f"/compare?a={EARLIER}&b=first",
+    "/runs/first/catalog",
+    "/runs/first/product?sku=tea",
+    "/runs/first/confusions",
+    "/runs/first/confusions/pair?true=tea&found=oats",
+    "/review",
+    "/review/decide?run=first&stage=segment&item=mask/x&verdict=bad",
+    "/rerun?run=first",
+    "/promote?run=first",
+    "/champions",
+    "/log",
+    "/sign-in",
+    "/nothing",
+]
+VOID = {"meta", "link", "img", "br", "input"}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    made_run(folder)
-    (folder / "runs" / "first" / "report.html").write_text("<p>the report</p>")
-    (folder / "runs" / "broken").mkdir()
-    (folder / "runs" / "broken" / "run.json").write_text("{")
-    (folder / "secret.txt").write_text("secret")
-    return folder
+class Closed(HTMLParser):
+    """Insists that elements are closed in order, ids are unique and pictures have a text alternative."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.ids, self.scripts = [], set(), []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in VOID:
+            self.open.append(tag)
+        assert "style" not in values and not any(name.startswith("on") for name in values), (tag, values)
+        assert tag != "img" or "alt" in values
+        if "id" in values:
+            assert values["id"] not in self.ids
+            self.ids.add(values["id"])
+        if tag == "script":
+            self.scripts.append(values.get("src", ""))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        assert not self.open or self.open[-1] != "script" or not data.strip()
 
 
-@pytest.fixture(scope="module")
-def client(folder):
-    return TestClient(create_app(runs=folder / "runs", store_url=str(folder / "store")))
+@pytest.mark.parametrize("path", PAGES)
+def test_pages__are_sound_small_and_bring_no_script_of_their_own(client, path):
+    answer = client.get(path)
+    assert answer.status_code == (404 if path == "/nothing" else 200)
+    page = Closed(answer.text)
+    assert [script.split("?")[0] for script in page.scripts] == ["/static/inspector.js"]
+    assert len(answer.content) < 200_000
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+    assert HOSTILE not in answer.text
 
 
-def test_runs__lists_sound_runs_only(client):
-    page = client.get("/")
-    assert page.status_code == 200 and 'href="/runs/first"' in page.text and "broken" not in page.text
+@pytest.mark.parametrize("path", PAGES)
+def test_pages__a_get_changes_no_file(client, folder, path):
+    def state():
+        kept = [path for path in folder.rglob("*") if path.is_file() and "pictures" not in path.parts]
+        return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in kept}
+
+    before = state()
+    client.get(path)
+    assert state() == before
+
+
+def test_runs__the_latest_first_and_a_broken_one_says_so(client):
+    page = client.get("/").text
+    assert page.index('href="/runs/first"') < page.index(f'href="/runs/{quote(EARLIER)}"')
+    assert "unreadable" in page and "record can&#39;t be read" in page
+    assert "0.625" in page and "0.500" in page
+    broken = client.get("/runs/broken")
+    assert broken.status_code == 200 and "can't be shown" in broken.text
 
 
 def test_runs__none_yet(tmp_path):
-    page = TestClient(create_app(runs=tmp_path / "nothing", store_url=str(tmp_path))).get("/")
+    app = create_app(runs_folder=tmp_path / "nothing", store_url=str(tmp_path), cache=tmp_path / "cache")
+    page = TestClient(app, base_url=HERE).get("/")
     assert page.status_code == 200 and "No run yet" in page.text
 
 
-def test_run__stages_and_report(client):
+def test_run__what_changed_and_the_command_that_makes_it_again(client):
     page = client.get("/runs/first").text
-    assert "/runs/first/stages/ingest.catalog" in page and "/runs/first/report" in page
+    assert "tally run --dataset shop --preset micro" in page and "parameter knob: 2 before, 1 now" in page
     assert client.get("/runs/first/report").text == "<p>the report</p>"
+    assert client.get(f"/runs/{EARLIER}/report").status_code == 404
 
 
-def test_stage__rows_by_status_with_escaped_reasons(client):
-    page = client.get("/runs/first/stages/ingest.catalog").text
-    assert "catalog/x" in page and "catalog/y" in page and HOSTILE not in page
-    sifted = client.get("/runs/first/stages/ingest.catalog", params={"status": "ok"}).text
+def test_stage__filters_and_escaped_reasons(client):
+    page = client.get("/runs/first/stages/ingest.catalog?view=table").text
+    assert "catalog/x" in page and "catalog/y" in page
+    sifted = client.get("/runs/first/stages/ingest.catalog", params={"status": "ok", "view": "table"}).text
     assert "catalog/x" in sifted and "catalog/y" not in sifted
+    assert "No row passes" in client.get("/runs/first/stages/ingest.catalog", params={"sku": "rice"}).text
 
 
-def test_stage__a_page_beyond_the_last_is_empty(client):
-    page = client.get("/runs/first/stages/compose", params={"page": 9})
-    assert page.status_code == 200 and "synthetic/000000" not in page.text
+def test_stage__a_page_beyond_the_last_is_the_last(client):
+    assert "synthetic/000000" in client.get("/runs/first/stages/compose?page=9&view=table").text
 
 
-def test_picture__by_item_with_its_size(client):
-    picture = client.get("/runs/first/stages/compose/picture", params={"item": "synthetic/000000", "side": 32})
-    assert picture.headers["content-type"] == "image/jpeg"
-    assert decode_rgb(picture.content).shape == (24, 32, 3)
+def test_stage__the_manifest_can_be_taken_away(client, folder):
+    answer = client.get("/runs/first/stages/compose/manifest")
+    assert answer.content == (folder / "store/artifacts/compose/compose/manifest.parquet").read_bytes()
+    assert answer.headers["content-disposition"] == 'attachment; filename="first-compose.parquet"'
+
+
+def picture(client, stage, item, kind):
+    answer = client.get(f"/runs/first/stages/{stage}/picture", params={"item": item, "kind": kind})
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+def test_picture__each_kind_has_its_form(client, folder):
+    assert decode_rgb(picture(client, "compose", "synthetic/000000", "thumbnail")).shape == (48, 64, 3)
+    assert (
+        picture(client, "compose", "synthetic/000000", "photo")
+        == (folder / "store/artifacts/compose/compose/synthetic_000000").read_bytes()
+    )
+    film = decode_rgba(picture(client, "segment", "mask/x", "mask"))
+    assert film.shape == (48, 64, 4) and film[16, 20, 3] > 100 and film[40, 60, 3] == 0
+    alpha = decode_rgb(picture(client, "prune", "pose/x", "alpha"))
+    assert (alpha[16, 20] == 255).all() and (alpha[40, 60] == 0).all()
+    heat = decode_rgba(picture(client, "predict.source.test", "test/t", "density"))
+    assert heat.shape == (48, 64, 4) and len(np.unique(heat[..., 3])) > 10
+    dropped = decode_rgb(picture(client, "prune", "pose/a", "thumbnail"))
+    assert dropped.shape[0] == dropped.shape[1]
+
+
+def test_picture__is_made_once(client, folder, monkeypatch):
+    first = picture(client, "segment", "mask/x", "thumbnail")
+    monkeypatch.setattr("inspector.pages.stages.make_picture", lambda *_, **__: pytest.fail("made again"))
+    assert picture(client, "segment", "mask/x", "thumbnail") == first
+
+
+def test_item__lineage_both_ways_and_recipe(client):
+    page = client.get("/runs/first/stages/segment/item?item=mask/x").text
+    for kin in ("catalog/x", "coarse/x", "pose/x", "synthetic/000000", "rendered/000000"):
+        assert f'alt="{kin}' in page
+    assert "train.source" in page and "--only segment" in page and "knob" in page
+
+
+def test_item__previous_and_next_keep_the_filters(client):
+    page = client.get("/runs/first/stages/segment/item?item=mask/a&sort=-quality").text
+    assert re.search(r'rel="prev" href="[^"]*item=mask%2Fx&amp;sort=-quality"', page)
+    assert 'rel="next"' not in page
+
+
+def test_item__boxes_scores_and_what_was_rejected(client):
+    page = client.get("/runs/first/stages/predict.source.test/item?item=test/t").text
+    assert 'data-score="0.900"' in page and 'id="layer-truth"' in page and 'id="layer-density"' in page
+    pseudo = client.get("/runs/first/stages/select.image_level/item?item=pseudo/b").text
+    assert "rejected: nothing trusted" in pseudo and "no list to judge" in pseudo
+    synthetic = client.get("/runs/first/stages/compose/item?item=synthetic/000000").text
+    assert "75 %" in synthetic
+
+
+def test_item__evidence_of_the_pool(client):
+    crop = client.get("/runs/first/stages/prune/evidence", params={"item": "pose/x", "place": 0})
+    assert decode_rgb(crop.content).shape == (256, 256, 3)
+    assert client.get("/runs/first/stages/prune/evidence", params={"item": "pose/x", "place": 1}).status_code == 404
+
+
+def test_compare__a_list_that_became_wrong_with_what_is_wrong_in_it(client):
+    page = client.get(f"/compare?a={EARLIER}&b=first").text
+    assert "became wrong (1)" in page and "oats for tea" in page and "missed tea" in page
+    assert "evaluate.source" in page and "▼ 0.250" in page
+    assert "No list" in client.get(f"/compare?a={EARLIER}&b=first&turn=better").text
+    same = client.get("/compare?a=first&b=first").text
+    assert "Two rounds of the same run" in same
+
+
+def test_compare__without_a_choice_the_run_before(client):
+    assert "became wrong (1)" in client.get("/compare?b=first").text
+
+
+def test_catalog__flags_products_with_too_few_views(client):
+    page = client.get("/runs/first/catalog").text
+    assert "2 products have fewer than 3 kept views" in page and "0.50" in page
+    assert client.get("/runs/first/product?sku=rice").status_code == 404
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in client.get("/runs/first/product?sku=tea").text
+
+
+def test_confusions__lead_to_the_pictures_of_every_mistake(client):
+    page = client.get("/runs/first/confusions").text
+    assert "true=tea&amp;found=oats" in page
+    pair = client.get("/runs/first/confusions/pair?true=tea&found=oats").text
+    source = re.search(r'src="(/runs/first/mistake[^"]+)"', pair)[1].replace("&amp;", "&")
+    assert decode_rgb(client.get(source).content).shape == (256, 256, 3)
+    assert client.get("/runs/first/mistake?rung=source&number=99").status_code == 404
 
 
 @pytest.mark.parametrize(
-    ("path", "item"),
+    ("stage", "item", "kind"),
     [
-        ("/runs/first/stages/compose/picture", "../../secret.txt"),
-        ("/runs/first/stages/compose/picture", "rendered/000000"),
-        ("/runs/first/stages/render/picture", "generator"),
-        ("/runs/first/stages/prune/picture", "pose/z"),
-        ("/runs/first/stages/nothing/picture", "x"),
-        ("/runs/other/stages/compose/picture", "x"),
-        ("/runs/broken/stages/compose/picture", "x"),
+        ("compose", "../../secret.txt", "photo"),
+        ("compose", "rendered/000000", "photo"),
+        ("render", "generator", "own"),
+        ("prune", "pose/a", "own"),
+        ("compose", "synthetic/000000", "density"),
+        ("compose", "synthetic/000000", "nothing"),
+        ("nothing", "x", "photo"),
     ],
 )
-def test_picture__anything_else_is_404(client, path, item):
-    assert client.get(path, params={"item": item}).status_code == 404
+def test_picture__anything_else_is_404(client, stage, item, kind):
+    answer = client.get(f"/runs/first/stages/{stage}/picture", params={"item": item, "kind": kind})
+    assert answer.status_code == 404 and answer.content != b"secret"
+
+
+CLIMBING = ["..", "%2e%2e", "%252e%252e", "..\\", "\\..", "\0", "/etc/passwd", "secret.txt", "~", ".", "/", "@"]
+PIECES = st.lists(st.sampled_from([*CLIMBING, "runs", "store", "run.json", "20260101T000000Z"]), min_size=1)
+PLACES = [
+    "/runs/{}",
+    "/runs/{}/report",
+    "/runs/{}/stages/compose",
+    "/runs/first/stages/{}",
+    "/runs/first/stages/{}/manifest",
+    "/runs/first/stages/compose/picture?kind=own&item={}",
+    "/runs/first/stages/compose/picture?item=synthetic/000000&kind={}",
+    "/runs/first/stages/compose/item?item={}",
+    "/runs/first/product?sku={}",
+    "/static/{}",
+]
+
+
+def raw_get(app, path, query=""):
+    """The status and body of a request whose path reaches the program as it is: clients would tidy it up."""
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": query.encode()}
+    scope |= {"headers": [(b"host", b"127.0.0.1")], "scheme": "http", "http_version": "1.1", "root_path": ""}
+    asyncio.run(app(scope, receive, send))
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(place=st.sampled_from(PLACES), pieces=PIECES, quoted=st.booleans())
+def test_ids__no_path_is_made_of_a_request(app, place, pieces, quoted):
+    text = "".join(pieces)
+    path, _, query = place.partition("?")
+    status, body = raw_get(app, path.format(text), query.format(quote(text, safe="") if quoted else quote(text)))
+    assert status == 404, (path.format(text), query)
+    assert b"root:" not in body and body != b"secret"
 
 
 @pytest.mark.parametrize(
-    "path",
-    [
-        "/runs/%2e%2e",
-        "/runs/..%2f..",
-        "/runs/%2e%2e/report",
-        "/runs/.hidden",
-        "/runs/first/stages/..%2f..",
-        "/static/../app.py",
-        "/static/%2e%2e/app.py",
-        "/openapi.json",
-    ],
+    "path", ["/runs/first/../first", "/runs/first/stages/compose/%2e%2e/x", "/static/../app.py", "//"]
 )
-def test_paths__nothing_climbs_out(client, path):
-    answer = client.get(path)
-    assert answer.status_code in (404, 422) and "secret" not in answer.text
+def test_paths__that_are_no_pages(app, path):
+    assert raw_get(app, path)[0] == 404
 
 
-def test_stage__manifests_of_another_store_are_not_opened(folder, tmp_path):
-    (tmp_path / "first").mkdir()
-    run = orjson.loads((folder / "runs" / "first" / "run.json").read_bytes())
-    (tmp_path / "first" / "run.json").write_bytes(orjson.dumps(run))
-    client = TestClient(create_app(runs=tmp_path, store_url=str(tmp_path / "elsewhere")))
-    assert client.get("/runs/first/stages/compose").status_code == 404
+def copied(folder, tmp_path):
+    shutil.copytree(folder / "runs", tmp_path / "runs")
+    shutil.copytree(folder / "store", tmp_path / "store", ignore=shutil.ignore_patterns("scratch"))
+    app = create_app(runs_folder=tmp_path / "runs", store_url=str(tmp_path / "store"), token=TOKEN)
+    return TestClient(app, base_url=HERE), tmp_path / "store" / "artifacts"
 
 
-def test_headers__no_script_and_no_other_site(client):
-    for path in ("/", "/runs/first", "/runs/first/report", "/static/style.css", "/nothing"):
-        policy = client.get(path).headers["content-security-policy"]
-        assert "default-src 'none'" in policy and "script-src" not in policy
-    assert "<script" not in client.get("/runs/first").text
+def test_links__that_leave_the_store_or_the_runs_lead_nowhere(folder, tmp_path):
+    client, artifacts = copied(folder, tmp_path)
+    file = artifacts / "compose/compose/synthetic_000000"
+    outside = tmp_path / "outside.jpg"
+    file.rename(outside)
+    # The very bytes that the manifest names, but not in the store.
+    file.symlink_to(outside)
+    answer = client.get("/runs/first/stages/compose/picture?item=synthetic/000000&kind=photo")
+    assert answer.status_code == 404 and "store" in answer.text
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(tmp_path / "runs/first/run.json", tmp_path / "elsewhere/run.json")
+    (tmp_path / "runs/linked").symlink_to(tmp_path / "elsewhere")
+    assert client.get("/runs/linked").status_code == 404
 
 
-def test_app__only_reads(client):
-    assert client.post("/runs/first").status_code == 405 and client.delete("/runs/first").status_code == 405
+@pytest.mark.parametrize("content", [b"", b"PAR1 nonsense PAR1", None])
+def test_broken_manifests__give_pages_that_say_so(folder, tmp_path, content):
+    client, artifacts = copied(folder, tmp_path)
+    manifest = artifacts / "segment/segment/manifest.parquet"
+    manifest.write_bytes(content) if content is not None else manifest.unlink()
+    answer = client.get("/runs/first/stages/segment")
+    assert answer.status_code == 404 and "segment can&#39;t be shown" in answer.text and "Traceback" not in answer.text
+    for path in ("/runs/first", "/runs/first/catalog", "/runs/first/stages/prune/item?item=pose/x", "/compare?b=first"):
+        assert client.get(path).status_code == 200
+
+
+def test_broken_pictures__give_pages_that_say_so(folder, tmp_path):
+    client, artifacts = copied(folder, tmp_path)
+    (artifacts / "compose/compose/synthetic_000000").write_bytes(b"changed")
+    (artifacts / "segment/segment/mask_x").unlink()
+    for stage, item in (("compose", "synthetic/000000"), ("segment", "mask/x")):
+        answer = client.get(f"/runs/first/stages/{stage}/picture", params={"item": item})
+        assert answer.status_code == 404 and "run its stage again" in answer.text
+        assert client.get(f"/runs/first/stages/{stage}/item", params={"item": item}).status_code == 200
+
+
+def test_broken_decisions__are_told_on_the_review_page(folder, tmp_path):
+    client, artifacts = copied(folder, tmp_path)
+    (artifacts.parent / "reviews").mkdir(exist_ok=True)
+    (artifacts.parent / "reviews/99999999.parquet").write_bytes(b"PAR1")
+    assert "expected a Parquet table of review decisions" in client.get("/review").text
+    assert client.get("/runs/first/stages/segment/item?item=mask/x").status_code == 200
+
+
+def test_runs__stages_that_make_no_sense_are_left_out(folder, tmp_path):
+    client, _ = copied(folder, tmp_path)
+    path = tmp_path / "runs/first/run.json"
+    record = orjson.loads(path.read_bytes())
+    record["stages"] += [{"name": "x", "stage": "../../etc", "key": ".."}, "nonsense", {}]
+    path.write_bytes(orjson.dumps(record))
+    assert client.get("/runs/first").status_code == 200
+    assert client.get("/runs/first/stages/x").status_code == 404
+
+
+def test_unexpected__errors_are_a_page_too(app, monkeypatch):
+    monkeypatch.setattr("inspector.pages.catalog.products_of", lambda *_, **__: 1 / 0)
+    answer = TestClient(app, base_url=HERE, raise_server_exceptions=False).get("/runs/first/catalog")
+    assert answer.status_code == 500 and "Something went wrong" in answer.text and "ZeroDivision" not in answer.text

@@ -2,7 +2,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from inspector.report import as_time, flat, write_report
+from inspector.rendering import as_time, flat
+from inspector.report import write_report
 from storage.store import Store
 from tests.inspector.made_run import HOSTILE, made_run
 

@@ -63,6 +63,11 @@ def test_row__by_its_id(published):
     assert table.row("photo/17") is None and table.row("../photo/017") is None
 
 
+def test_among__the_ids_that_are_there(published):
+    _, _, table = published
+    assert table.among(["photo/003", "photo/001", "photo/999"]).tolist() == [1, 3]
+
+
 @pytest.mark.parametrize("wanted", [["pose/3"], ["pose/0", "pose/5"], ["pose/9"], []])
 def test_with_parents__equals_a_search_through_all_rows(published, wanted):
     _, whole, table = published

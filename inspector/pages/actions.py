@@ -1,0 +1,230 @@
+"""What can be set going: a part of a run again, through Prefect; a model promoted, an earlier champion brought back.
+
+Each has a page that says what would happen and asks for confirmation; only the form on it does anything.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.responses import HTMLResponse
+
+from inspector.access import Form
+from inspector.prefect_api import Deployment, PrefectError
+from inspector.problems import PageError, not_found
+from inspector.products import categories_of
+from inspector.run_view import RunView
+from inspector.site import Site
+from storage.champions import ChampionRecord, champion_catalogs, champion_history
+from storage.digest import JSON
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+_REASON_LIMIT = 500
+Text = Annotated[str, Query(max_length=500)]
+
+
+def rerun_parameters(run: RunView, *, stage: str, sku: str, again: bool, name: str) -> dict[str, JSON]:
+    """The parameters of a flow run that makes a part of `run` again.
+
+    Raises:
+        PageError: the stage, the product or the name makes no sense.
+    """
+    if stage and stage not in run.stages:
+        raise not_found("stage in this run")
+    if sku and sku not in {str(one["sku"]) for one in categories_of(run)}:
+        raise not_found("product in this catalog")
+    if not _NAME.fullmatch(name):
+        raise PageError(400, "Not a name", "The run's name may have letters, digits, '.', '_' and '-'.")
+    recorded = run.record.get("options") or {"dataset": run.record.get("dataset"), "preset": run.record.get("preset")}
+    left_out = ("engine", "dry_run", "only", "to_stage")
+    kept = {key: value for key, value in recorded.items() if key not in left_out}
+    changes: dict[str, JSON] = {"from_stage": stage, "refresh": [stage] if again and stage else [], "name": name}
+    return {**kept, **changes, **({"sku": [sku]} if sku else {})}
+
+
+def suggested_name(run: RunView, *, sku: str) -> str:
+    """The run's own name; beside it where only one product takes part, so that nothing is overwritten."""
+    letters = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in sku)
+    return f"{run.entry.name}-{letters}"[:100] if sku else run.entry.name
+
+
+def deployments_of(site: Site) -> tuple[list[Deployment], str]:
+    """What a rerun can be given to, and what is in the way where there is nothing."""
+    if site.prefect is None:
+        return [], "No Prefect server is known: start the inspector with --prefect-url, or set PREFECT_API_URL."
+    try:
+        found = site.prefect.deployments()
+    except PrefectError as error:
+        return [], str(error)
+    return found, "" if found else "Prefect has no deployment of the pipeline: `prefect deploy --all` makes them."
+
+
+def chosen_deployment(site: Site, wanted: str) -> Deployment:
+    """A deployment by its id, among those that there are."""
+    found, problem = deployments_of(site)
+    chosen = next((one for one in found if one.id == wanted), None)
+    if chosen is None:
+        raise PageError(409, "Not started", problem or "This deployment is gone.")
+    return chosen
+
+
+def start_rerun(site: Site, run: RunView, *, form: Form, by: str) -> tuple[str, str]:
+    """Start what the form asks for; returns the flow run's id and what was done, in a sentence."""
+    parameters = rerun_parameters(
+        run, stage=form.one("stage"), sku=form.one("sku"), again=bool(form.one("again")), name=form.one("name")
+    )
+    deployment = chosen_deployment(site, form.one("deployment"))
+    assert site.prefect is not None, "a deployment was found"
+    try:
+        flow_run = site.prefect.start(deployment, parameters=parameters, tags=["inspector"])
+    except PrefectError as error:
+        site.log.add("rerun", by=by, outcome=f"failed: {error}", details=parameters)
+        raise PageError(502, "Not started", str(error)) from error
+    outcome = f"started as {deployment.name}, flow run {flow_run}"
+    site.log.add("rerun", by=by, outcome=outcome, details=parameters)
+    return flow_run, f"Given to deployment {deployment.name}."
+
+
+def champion_boards(site: Site) -> list[dict[str, Any]]:
+    """For each catalog its history, the latest decision first, and its present champion."""
+    boards = []
+    for catalog in champion_catalogs(site.store):
+        try:
+            history = champion_history(site.store, catalog=catalog)
+        except ValueError as error:
+            boards.append({"catalog": catalog, "history": [], "present": None, "problem": str(error)})
+            continue
+        made = [one for one in history if one.action != "rejected"]
+        present = made[-1] if made else None
+        boards.append({"catalog": catalog, "history": history[::-1], "present": present, "problem": ""})
+    return boards
+
+
+def champion_record(site: Site, *, catalog: str, number: int) -> ChampionRecord:
+    """A decision by its catalog and number, among those that there are."""
+    boards = (board for board in champion_boards(site) if board["catalog"] == catalog)
+    found = (one for board in boards for one in board["history"] if one.number == number)
+    record = next(found, None)
+    if record is None:
+        raise not_found("champion")
+    return record
+
+
+def act_on_champion(site: Site, what: str, *, by: str, details: Mapping[str, JSON], form: Form, run: Any) -> str:  # noqa: ANN401
+    """Promote or roll back as the form says, and write it down either way."""
+    if site.champions is None:
+        raise PageError(409, "Not possible", "This inspector was started without the right to change champions.")
+    reason = form.one("reason").strip()[:_REASON_LIMIT] or "no reason given"
+    said = f"by {by or 'somebody'} in the inspector: {reason}"
+    try:
+        if what == "promote":
+            done = site.champions.promote(run.record, rung=str(details["rung"]), reason=said)
+        else:
+            done = site.champions.roll_back(str(details["catalog"]), to=int(details["to"]), reason=said)
+    except (ValueError, KeyError, OSError) as error:
+        site.log.add(what, by=by, outcome=f"failed: {error}", details=details)
+        raise PageError(409, "Not done", str(error)) from error
+    site.log.add(what, by=by, outcome=done, details={**details, "reason": reason})
+    return done
+
+
+def add_routes(app: FastAPI, *, site: Site) -> None:
+    """The pages of actions."""
+
+    @app.get("/rerun")
+    def ask_rerun(request: Request, run: Text, stage: Text = "", sku: Text = "") -> HTMLResponse:
+        view = site.run(run)
+        found, problem = deployments_of(site)
+        skus = [str(one["sku"]) for one in categories_of(view)]
+        values = {"run": view, "stage": stage, "sku": sku, "skus": skus, "name": suggested_name(view, sku=sku)}
+        return site.page(request, "rerun.html", deployments=found, problem=problem, **values)
+
+    @app.get("/rerun/confirm")
+    def confirm_rerun(
+        request: Request, run: Text, deployment: Text, name: Text, stage: Text = "", sku: Text = "", again: Text = ""
+    ) -> HTMLResponse:
+        view = site.run(run)
+        parameters = rerun_parameters(view, stage=stage, sku=sku, again=bool(again), name=name)
+        fields = {"run": view.id, "deployment": deployment, "name": name, "stage": stage, "sku": sku, "again": again}
+        return site.page(
+            request,
+            "confirm.html",
+            title=f"Run {name} {'from ' + stage if stage else 'again'}",
+            text=f"Deployment {chosen_deployment(site, deployment).name} gets a flow run with these parameters.",
+            place="/rerun",
+            fields=fields,
+            details=parameters,
+            warning="This name is in use: its run.json moves into the history." if name == view.entry.name else "",
+            reason=False,
+            button="Start",
+        )
+
+    @app.post("/rerun")
+    def do_rerun(request: Request) -> Response:
+        form: Form = request.state.form
+        view = site.run(form.one("run"))
+        flow_run, done = start_rerun(site, view, form=form, by=request.state.visitor.name)
+        link = site.prefect.run_page(flow_run) if site.prefect else ""
+        return site.page(
+            request, "done.html", title="Started", text=done, link=link, link_text="The flow run in Prefect"
+        )
+
+    @app.get("/champions")
+    def show_champions(request: Request) -> HTMLResponse:
+        return site.page(request, "champions.html", boards=champion_boards(site))
+
+    @app.get("/promote")
+    def ask_promote(request: Request, run: Text, rung: Text = "") -> HTMLResponse:
+        view = site.run(run)
+        rung = rung if rung in view.rungs else view.champion
+        if f"train.{rung}" not in view.stages:
+            raise not_found("model in this run")
+        figures = view.ladder.get(rung, {}).get("averaged", {})
+        return site.page(
+            request,
+            "confirm.html",
+            title=f"Promote {rung} of {view.id}",
+            text="It becomes the champion: `--model champion` and a running `tally serve` take it at once.",
+            place="/promote",
+            fields={"run": view.id, "rung": rung},
+            details={f"test {name}": value for name, value in figures.items()},
+            warning="" if view.entry.state == "completed" else "This run is not complete.",
+            reason=True,
+            button="Promote",
+        )
+
+    @app.post("/promote")
+    def do_promote(request: Request) -> Response:
+        form: Form = request.state.form
+        view, rung = site.run(form.one("run")), form.one("rung")
+        by, details = request.state.visitor.name, {"run": view.id, "rung": rung}
+        done = act_on_champion(site, "promote", by=by, details=details, form=form, run=view)
+        return site.page(request, "done.html", title="Promoted", text=done, link="/champions", link_text="Champions")
+
+    @app.get("/rollback")
+    def ask_rollback(request: Request, catalog: Text, to: int) -> HTMLResponse:
+        record = champion_record(site, catalog=catalog, number=to)
+        return site.page(
+            request,
+            "confirm.html",
+            title=f"Go back to champion {to} of {catalog}",
+            text=f"{record.rung} of run {record.run} becomes the champion again.",
+            place="/rollback",
+            fields={"catalog": catalog, "to": to},
+            details={"promoted": record.time, **{f"reason {at + 1}": one for at, one in enumerate(record.reasons)}},
+            warning="",
+            reason=True,
+            button="Go back",
+        )
+
+    @app.post("/rollback")
+    def do_rollback(request: Request) -> Response:
+        form: Form = request.state.form
+        number = int(form.one("to")) if form.one("to").isdecimal() else 0
+        record = champion_record(site, catalog=form.one("catalog"), number=number)
+        by, details = request.state.visitor.name, {"catalog": record.catalog, "to": record.number}
+        done = act_on_champion(site, "roll back", by=by, details=details, form=form, run=None)
+        return site.page(request, "done.html", title="Done", text=done, link="/champions", link_text="Champions")
