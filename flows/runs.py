@@ -23,7 +23,7 @@ from storage.store import Store, replace_file
 from tasks.stage import StageResult
 
 RUN_FILE, PROGRESS_FILE, HISTORY = "run.json", "progress.json", "history"
-_KEPT_RECORDS = 200
+_KEPT_RECORDS, _COMPARABLE = 200, 3
 
 
 def now() -> str:
@@ -83,8 +83,14 @@ class RunRecord:
         _keep_earlier(folder, started=self.started)
         write_json(folder / RUN_FILE, self.to_json())
         if self.state != "running":
-            manifests = [result.manifest for result in self.results.values()]
-            note_run(Store.open(self.store), folder=folder, manifests=manifests, time=self.finished or now())
+            manifests = {result.manifest for result in self.results.values()} | _compared_manifests(folder)
+            note_run(Store.open(self.store), folder=folder, manifests=sorted(manifests), time=self.finished or now())
+
+
+def _compared_manifests(folder: Path) -> set[str]:
+    """The manifests of the last earlier runs of the name, so that the run can be compared with them for a while."""
+    earlier = sorted((folder / HISTORY).glob("*.json"))[-_COMPARABLE:]
+    return {str(one["manifest"]) for path in earlier for one in orjson.loads(path.read_bytes())["stages"]}
 
 
 def _keep_earlier(folder: Path, *, started: str) -> None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -92,7 +93,7 @@ def create_app(
 def _cache_beside(store: Store) -> Path:
     """Where pictures are kept: in a local store's own folder, else in the machine's folder for such things."""
     if store.url.startswith("file://"):
-        return Path(store.scratch("inspector", key="pictures"))
+        return Path(unquote(urlsplit(store.url).path)) / "cache" / "inspector"
     return Path(tempfile.gettempdir()) / "tally-inspector-pictures"
 
 

@@ -4,6 +4,19 @@ import os
 import pytest
 
 from flows.runs import RunRecord, last_run, moment_id, read_run, write_json
+from storage.roots import kept_runs
+from storage.store import Store
+from tasks.stage import StageResult
+
+RESULT = {
+    "stage": "ingest",
+    "key": "k",
+    "content_digest": "c",
+    "rows": 1,
+    "quarantined": 0,
+    "cached": False,
+    "seconds": 1.0,
+}
 
 
 def record(name, **changes):
@@ -25,6 +38,18 @@ def test_run_record__an_earlier_run_of_the_name_moves_into_the_history(tmp_path)
     [kept] = (tmp_path / "a/history").iterdir()
     assert kept.name == "20260101T000000Z.json" and json.loads(kept.read_text())["state"] == "completed"
     assert read_run(tmp_path / "a")["started"] == second.started
+
+
+def test_run_record__what_it_can_be_compared_with_is_kept_in_the_store(tmp_path):
+    store, noted = (tmp_path / "store").as_uri(), []
+    for day in range(1, 7):
+        made = record("a", started=f"2026-01-0{day}T00:00:00+00:00", state="completed")
+        made.store, made.results = store, {"ingest": StageResult(**RESULT, manifest=f"file:///m{day}")}
+        made.write(tmp_path / "a")
+        [kept] = kept_runs(Store.open(store))
+        noted.append(kept.manifests)
+    assert noted[0] == ("file:///m1",)
+    assert noted[-1] == tuple(f"file:///m{day}" for day in (3, 4, 5, 6))
 
 
 def test_moment_id__is_in_utc():

@@ -86,7 +86,7 @@ def test_pages__are_sound_small_and_bring_no_script_of_their_own(client, path):
 @pytest.mark.parametrize("path", PAGES)
 def test_pages__a_get_changes_no_file(client, folder, path):
     def state():
-        kept = [path for path in folder.rglob("*") if path.is_file() and "pictures" not in path.parts]
+        kept = [path for path in folder.rglob("*") if path.is_file() and "cache" not in path.parts]
         return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in kept}
 
     before = state()
@@ -287,7 +287,7 @@ def test_paths__that_are_no_pages(app, path):
 
 def copied(folder, tmp_path):
     shutil.copytree(folder / "runs", tmp_path / "runs")
-    shutil.copytree(folder / "store", tmp_path / "store", ignore=shutil.ignore_patterns("scratch"))
+    shutil.copytree(folder / "store", tmp_path / "store", ignore=shutil.ignore_patterns("cache"))
     app = create_app(runs_folder=tmp_path / "runs", store_url=str(tmp_path / "store"), token=TOKEN)
     return TestClient(app, base_url=HERE), tmp_path / "store" / "artifacts"
 
