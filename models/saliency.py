@@ -2,8 +2,9 @@
 
 After Hou et al., "Deeply Supervised Salient Object Detection with Short Connections", CVPR 2017: every level of the
 backbone has a side output with its own loss, and every side output sees those of the deeper levels. Two changes: the
-backbone is a light one (Tan and Le's EfficientNet-Lite0 instead of VGG-16), and the nearest deeper level hands down its
-features, not only its map.
+backbone is a light one (Tan and Le's EfficientNet-Lite0 instead of VGG-16), the nearest deeper level hands down its
+features, not only its map, and the finest side output is as large as the photo: a sub-pixel convolution (Shi et al.,
+CVPR 2016) places the outline more exactly than the backbone's stride.
 
 Shapes: B batch, H×W pixels of the photo, S side outputs (finest first).
 """
@@ -20,26 +21,34 @@ _STRIDES = (2, 4, 8, 16, 32)
 
 
 class SideOutput(nn.Module):
-    """One level's map: backbone features, features from the nearest deeper level, maps of all deeper levels."""
+    """One level's map: backbone features, features from the nearest deeper level, maps of all deeper levels.
 
-    def __init__(self, channels: int, width: int, *, deeper: int) -> None:
+    Args:
+        channels: of the backbone's level.
+        width: of the level's own features.
+        deeper: how many deeper maps there are.
+        fold: the map is this many times as large as the level.
+    """
+
+    def __init__(self, channels: int, width: int, *, deeper: int, fold: int) -> None:
         super().__init__()
         self.lateral = nn.Conv2d(channels, width, 1)
         self.mix = nn.Sequential(
             nn.Conv2d(width + deeper, width, 3, padding=1, bias=False), nn.GroupNorm(4, width), nn.ReLU(inplace=True)
         )
-        self.score = nn.Conv2d(width, 1, 1)
+        self.score = nn.Conv2d(width, fold * fold, 1)
+        self.unfold = nn.PixelShuffle(fold)
 
     def forward(
         self, features: Tensor, deeper_features: Tensor | None, deeper_maps: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The level's own features and its map (logits), both at the level's size."""
+        """The level's own features at its size, and its map (logits) at `fold` times that."""
         size = features.shape[-2:]
         mixed = self.lateral(features)
         if deeper_features is not None:
             mixed = mixed + _resize(deeper_features, size)
         mixed = self.mix(torch.cat([mixed, *(_resize(deeper, size) for deeper in deeper_maps)], dim=1))
-        return mixed, self.score(mixed)
+        return mixed, self.unfold(self.score(mixed))
 
 
 class SaliencyNet(nn.Module):
@@ -56,7 +65,7 @@ class SaliencyNet(nn.Module):
         self.backbone = build_backbone(backbone, pretrained=pretrained, out_strides=_STRIDES)
         levels = len(self.backbone.channels)
         self.sides = nn.ModuleList(
-            SideOutput(channels, width, deeper=levels - 1 - index)
+            SideOutput(channels, width, deeper=levels - 1 - index, fold=_STRIDES[0] if index == 0 else 1)
             for index, channels in enumerate(self.backbone.channels)
         )
         self.fuse = nn.Conv2d(levels, 1, 1)
@@ -64,7 +73,7 @@ class SaliencyNet(nn.Module):
         nn.init.zeros_(self.fuse.bias)
 
     def forward(self, photos_B3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits of the fused map [B, 1, H/2, W/2] and of the side outputs, finest first, each at its own size."""
+        """Logits of the fused map [B, 1, H, W] and of the side outputs: the finest at full size, then H/4, H/8, ..."""
         features = self.backbone(photos_B3HW)
         maps: list[Tensor] = []
         carried: Tensor | None = None

@@ -60,6 +60,13 @@ def product_window(box: Box, *, height: int, width: int, margin: float) -> Windo
     )
 
 
+def box_in_window(box: Box, window: Window, *, size: tuple[int, int]) -> Box:
+    """A box of the photo in the pixels of one of its windows, shown at a size (height, width)."""
+    x0, y0, x1, y1 = window
+    across, down = size[1] / (x1 - x0), size[0] / (y1 - y0)
+    return (box[0] - x0) * across, (box[1] - y0) * down, (box[2] - x0) * across, (box[3] - y0) * down
+
+
 def shrink_to(photo_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The photo with its longer side at most `size`; never enlarged."""
     ratio = size / max(photo_HW3.shape[:2])
@@ -377,6 +384,20 @@ class CoarseMask:
     box: Box
     quality: float
 
+    def crop(self, photo_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The window out of its photo."""
+        x0, y0, x1, y1 = self.window
+        return photo_HW3[y0:y1, x0:x1]
+
+    def box_in(self, size: tuple[int, int]) -> Box:
+        """The box in the pixels of the window, shown at a size (height, width)."""
+        return box_in_window(self.box, self.window, size=size)
+
+
+def read_coarse(row: ManifestRow, levels_HW: NDArray[np.uint8]) -> CoarseMask:
+    """The coarse mask that a row of the coarse stage and its picture stand for."""
+    return CoarseMask(levels_HW, tuple(row.attributes["window"]), tuple(row.attributes["box"]), float(row.quality or 0))
+
 
 def coarse_mask(
     photo_HW3: NDArray[np.uint8], box: Box | None, *, working_size: int, margin: float, iterations: int
@@ -388,13 +409,7 @@ def coarse_mask(
     window = product_window(box, height=photo_HW3.shape[0], width=photo_HW3.shape[1], margin=margin)
     crop_HW3 = np.ascontiguousarray(photo_HW3[window[1] : window[3], window[0] : window[2]])
     small_HW3 = shrink_to(crop_HW3, working_size)
-    across, down = small_HW3.shape[1] / crop_HW3.shape[1], small_HW3.shape[0] / crop_HW3.shape[0]
-    inner = (
-        (box[0] - window[0]) * across,
-        (box[1] - window[1]) * down,
-        (box[2] - window[0]) * across,
-        (box[3] - window[1]) * down,
-    )
+    inner = box_in_window(box, window, size=small_HW3.shape[:2])
     levels_HW = coarse_levels(small_HW3, inner, iterations=iterations)
     return CoarseMask(levels_HW, window, box, fill_quality(levels_HW, inner))
 

@@ -57,26 +57,45 @@ class CoarseParams(StageParams):
     iterations: int = Field(default=2, ge=1, description="rounds of GrabCut")
 
 
+class RefineParams(BaseModel):
+    """How a soft mask is moved to the photo's edges."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    size: int = Field(default=320, ge=64, description="longer side of the window in which this is done, pixels")
+    doubt: float = Field(default=0.1, gt=0, lt=0.5, description="probabilities this near 0 or 1 are not cut again")
+    trust: float = Field(default=0.4, ge=0, le=1, description="the network's share in the refined mask")
+    radius: float = Field(default=0.015, gt=0, description="guided filter's radius, share of the window's longer side")
+    epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
+
+
 class SaliencyParams(StageParams):
     """The saliency network, trained on the coarse masks of the whole catalog."""
 
     stage: ClassVar[str] = "saliency"
+    version: ClassVar[int] = 2
     own_process: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="pretrained backbone")
     width: int = Field(default=24, ge=4, multiple_of=4, description="channels of the side outputs")
     working_size: int = Field(default=192, ge=64, multiple_of=32, description="side of a training sample, pixels")
     rounds: int = Field(
-        default=2, ge=1, description="trainings; before each later one the network labels the crops anew"
+        default=3, ge=1, description="trainings; before each later one the network labels the exemplars anew"
     )
+    label_size: int = Field(
+        default=256, ge=64, description="longer side of the window in the network when it labels, pixels"
+    )
+    refine: RefineParams = Field(default=RefineParams(), description="how the network's labels are moved to the edges")
     steps: int = Field(default=300, ge=1, description="training steps a round")
     batch: int = Field(default=8, ge=1, description="samples a step")
-    learning_rate: float = Field(default=2e-3, gt=0, description="peak learning rate of the new layers")
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="peak learning rate of the new layers; half of it in each later round"
+    )
     backbone_share: float = Field(default=0.2, ge=0, le=1, description="the backbone's learning rate, as a share")
     collages: float = Field(default=0.4, ge=0, le=1, description="share of samples on invented backgrounds")
-    doubt: float = Field(default=0.3, ge=0, le=1, description="weight of the doubtful pixels of a coarse mask")
+    doubt: float = Field(default=0.3, ge=0, le=1, description="weight of the doubtful pixels of a mask")
     coarse_quality: float = Field(default=0.75, ge=0, le=1, description="least quality of a coarse mask that teaches")
     exemplars: int = Field(default=6000, ge=1, description="most coarse masks used")
     retrain_growth: float = Field(default=0.25, ge=0, description="share of new products that asks for a new network")
+    save_every: int = Field(default=50, ge=1, description="steps between two states of a training that may be killed")
     threads: int = Field(
         default=2, ge=1, description="threads of the training; sums depend on it, so it is a parameter"
     )
@@ -86,13 +105,9 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
+    version: ClassVar[int] = 2
     working_size: int = Field(default=256, ge=64, description="longer side of the window in the network, pixels")
-    margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
-    doubt: float = Field(default=0.1, gt=0, lt=0.5, description="probabilities this near 0 or 1 are not cut again")
-    cut_size: int = Field(default=320, ge=64, description="longer side of the window when the outline is cut to edges")
-    trust: float = Field(default=0.3, ge=0, le=1, description="the network's share in the refined mask")
-    radius: float = Field(default=0.03, gt=0, description="guided filter's radius, share of the window's longer side")
-    epsilon: float = Field(default=1e-4, gt=0, description="guided filter's regulariser, squared colour in [0, 1]")
+    refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 
 

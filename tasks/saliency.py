@@ -1,18 +1,18 @@
 """The saliency network's stage: trains it on the coarse masks of the whole catalog, and the functions that use it.
 
 Only confident masks teach, and in them mostly the confident pixels; the network, which has seen every product, then
-corrects the rest: before each later round of training it labels the crops again. `load_saliency` and
-`predict_saliency` serve the stages that look for products in photos.
+corrects the rest: before each later round of training it labels the exemplars again, as finely as it can.
+`load_saliency` and `predict_saliency` serve the stages that look for products in photos.
 
 The network is kept while the catalog grows: given the `previous` result of this stage, it is trained again only when
 the share of products it has not seen reaches `retrain_growth`; otherwise its bytes are passed on unchanged.
 
-Shapes: B batch, N crops, S side of a crop, H×W pixels of a photo.
+Shapes: N crops, S side of a crop, H×W pixels of a photo, h×w of a window in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
-from torch.nn import functional
 
-from models.backbones import IMAGENET_MEAN, IMAGENET_STD
-from models.saliency import SaliencyNet, saliency_loss
+from models.saliency import SaliencyNet
 from storage.manifest import Manifest, ManifestRow
 from tasks.coarse import (
     MAYBE_BACKDROP,
@@ -35,19 +32,23 @@ from tasks.coarse import (
     SURE_BACKDROP,
     SURE_PRODUCT,
     Box,
-    Window,
-    cut_where_doubtful,
+    CoarseMask,
     inside_box,
     largest_pieces,
+    read_coarse,
+    shrink_to,
 )
 from tasks.params import SaliencyParams
-from tasks.saliency_samples import UNKNOWN, Sample, collage_sample, exemplar_sample, product_side, square_crop
+from tasks.refine import refine
+from tasks.saliency_samples import Crop, product_side, square_crop
+from tasks.saliency_training import new_network, new_trainer, read_state, to_batch, train_saliency
 from tasks.stage import stage
 
 if TYPE_CHECKING:
     from tasks.context import StageContext
 
 _DOUBT = 0.1
+_SURE = 0.75
 WEIGHTS_ID, CONFIG_ID = "network/weights", "network/config"
 
 
@@ -59,6 +60,7 @@ def load_saliency(weights: bytes, config: bytes) -> SaliencyNet:
     """
     settings = orjson.loads(config)
     network = SaliencyNet(backbone=settings["backbone"], width=settings["width"], pretrained=False)
+    network.backbone.fold_norms()
     try:
         network.load_state_dict(load_tensors(weights))
     except RuntimeError as error:
@@ -87,109 +89,55 @@ def predict_saliency(network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, work
     small_HW3 = cv2.resize(photo_HW3, inner, interpolation=way)
     framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, -inner[1] % 32, 0, -inner[0] % 32, cv2.BORDER_REPLICATE)
     fused, _ = network(to_batch([framed_HW3.astype(np.float32)]))
-    map_HW = functional.interpolate(fused, scale_factor=2, mode="bilinear", align_corners=False).sigmoid()[0, 0].numpy()
+    map_HW = fused.sigmoid()[0, 0].numpy()
     scaled_HW = cv2.resize(map_HW[: inner[1], : inner[0]], (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(scaled_HW, np.float32)
 
 
-def to_batch(photos: Sequence[NDArray[np.float32]]) -> Tensor:
-    """Photos of one size, float32 RGB in [0, 255], as the backbone takes them: [B, 3, H, W], normalised as ImageNet."""
-    mean_3, scale_3 = 255 * torch.tensor(IMAGENET_MEAN), 255 * torch.tensor(IMAGENET_STD)
-    return (
-        ((torch.from_numpy(np.stack(photos)) - mean_3) / scale_3)
-        .permute(0, 3, 1, 2)
-        .contiguous(memory_format=torch.channels_last)
-    )
-
-
-def draw_sample(
-    crops_NSS4: NDArray[np.uint8], *, size: int, doubt: float, collages: float, generator: np.random.Generator
-) -> Sample:
-    """One training sample: a collage with probability `collages`, otherwise an exemplar crop."""
-    if generator.random() >= collages:
-        return exemplar_sample(
-            crops_NSS4[generator.integers(len(crops_NSS4))], size=size, doubt=doubt, generator=generator
-        )
-    chosen = generator.integers(len(crops_NSS4), size=int(generator.integers(1, 9)))
-    return collage_sample([crops_NSS4[index] for index in chosen], size=size, doubt=doubt, generator=generator)
-
-
-def train_saliency(
+def window_probability(
     network: SaliencyNet,
-    crops_NSS4: NDArray[np.uint8],
+    photo_hw3: NDArray[np.uint8],
+    level_HW: NDArray[np.uint8],
     *,
-    params: SaliencyParams,
-    rate: float,
-    generator: np.random.Generator,
-) -> Iterator[float]:
-    """Trains the network in place for `params.steps` steps with the peak learning rate `rate`; yields each step's loss.
+    box: Box | None,
+    working_size: int,
+) -> NDArray[np.float32]:
+    """Probability of "product" in a product's window: the network's, kept to what is known already.
 
-    Batch statistics of the backbone stay those of ImageNet: the batches are small.
+    Args:
+        photo_hw3: the window, uint8 RGB.
+        level_HW: its coarse levels at any size; where they are sure of product, the probability is at least 3/4.
+        box: the annotated box in the window's pixels: beyond it the probability is 0. None: not annotated.
     """
-    network.train().to(memory_format=torch.channels_last)
-    network.backbone.eval()
-    rates = [rate * params.backbone_share, rate]
-    parts = [list(network.backbone.parameters()), [*network.sides.parameters(), *network.fuse.parameters()]]
-    if params.backbone_share == 0:
-        network.backbone.requires_grad_(False)
-        rates, parts = rates[1:], parts[1:]
-    optimiser = torch.optim.AdamW([{"params": part} for part in parts], weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=params.steps, pct_start=0.15)
-    for _ in range(params.steps):
-        samples = [
-            draw_sample(
-                crops_NSS4, size=params.working_size, doubt=params.doubt, collages=params.collages, generator=generator
-            )
-            for _ in range(params.batch)
-        ]
-        photos, targets, weights = zip(*samples, strict=True)
-        fused, maps = network(to_batch(photos))
-        loss = saliency_loss(fused, maps, target_B1HW=_planes(targets), weight_B1HW=_planes(weights))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        schedule.step()
-        yield float(loss.detach())
+    probability_hw = predict_saliency(network, photo_hw3, working_size=working_size)
+    height, width = probability_hw.shape
+    sure_HW = (level_HW == SURE_PRODUCT).astype(np.float32)
+    sure_hw = cv2.resize(sure_HW, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    probability_hw[sure_hw] = np.maximum(probability_hw[sure_hw], _SURE)
+    if box is not None:
+        probability_hw[~inside_box(box, height=height, width=width)] = 0
+    return probability_hw
 
 
-def relabelled(network: SaliencyNet, crop_SS4: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """A crop with levels from a trained network: its map, cut to the colour edges; sure where both agree.
+def fine_crop(
+    network: SaliencyNet, photo_HW3: NDArray[np.uint8], coarse: CoarseMask, *, tight: bool, params: SaliencyParams
+) -> Crop:
+    """A training crop labelled by a trained network: its map, moved to the edges; sure where both agree.
 
-    Nothing outside of the product's `box` (in the crop's pixels) becomes product, and what the coarse step was sure of
-    as product stays so, unless the cut is of another opinion.
+    Args:
+        photo_HW3: the exemplar, uint8 RGB.
+        coarse: its coarse mask.
+        tight: the box is annotated, so nothing outside of it is product.
     """
-    size = crop_SS4.shape[0]
-    photo_SS3, level_SS = np.ascontiguousarray(crop_SS4[..., :3]), crop_SS4[..., 3]
-    probability_SS = predict_saliency(network, photo_SS3, working_size=size)
-    probability_SS[~inside_box(box, height=size, width=size)] = 0
-    mask_SS = largest_pieces(cut_where_doubtful(photo_SS3, probability_SS, doubt=_DOUBT))
-    new_SS = np.where(mask_SS, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
-    new_SS[mask_SS & ((probability_SS > 1 - _DOUBT) | (level_SS == SURE_PRODUCT))] = SURE_PRODUCT
-    new_SS[~mask_SS & (probability_SS < _DOUBT)] = SURE_BACKDROP
-    new_SS[level_SS == UNKNOWN] = UNKNOWN
-    return np.dstack([photo_SS3, new_SS])
-
-
-def box_in_crop(box: Box, window: Window, *, size: int) -> Box:
-    """A box of the photo in the pixels of the square crop that `square_crop` makes of `window`."""
-    across, down = window[2] - window[0], window[3] - window[1]
-    ratio = size / max(across, down)
-    left, top = (size - round(across * ratio)) // 2, (size - round(down * ratio)) // 2
-    x0, x1 = ((x - window[0]) * ratio + left for x in box[::2])
-    y0, y1 = ((y - window[1]) * ratio + top for y in box[1::2])
-    return x0, y0, x1, y1
-
-
-def _planes(planes: Sequence[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.stack(planes)[:, None])
-
-
-def new_network(params: SaliencyParams, *, seed: int) -> SaliencyNet:
-    """A network with pretrained backbone and seeded new layers; torch's global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return SaliencyNet(backbone=params.backbone, width=params.width, pretrained=True)
+    small_hw3 = shrink_to(coarse.crop(photo_HW3), params.refine.size)
+    box = coarse.box_in(small_hw3.shape[:2]) if tight else None
+    probability_hw = window_probability(network, small_hw3, coarse.levels_HW, box=box, working_size=params.label_size)
+    alpha_hw = refine(probability_hw, small_hw3, small_hw3, params=params.refine)
+    mask_hw = largest_pieces(alpha_hw > 0.5)
+    level_hw = np.where(mask_hw, MAYBE_PRODUCT, MAYBE_BACKDROP).astype(np.uint8)
+    level_hw[mask_hw & (np.minimum(probability_hw, alpha_hw) > 1 - _DOUBT)] = SURE_PRODUCT
+    level_hw[~mask_hw & (np.maximum(probability_hw, alpha_hw) < _DOUBT)] = SURE_BACKDROP
+    return square_crop(small_hw3, level_hw, size=params.working_size)
 
 
 def teaching_rows(coarse: Manifest, *, quality: float, most: int, generator: np.random.Generator) -> list[ManifestRow]:
@@ -212,35 +160,30 @@ def needs_training(products: set[str], previous: Manifest | None, *, growth: flo
     return len(products - seen) >= growth * max(1, len(seen))
 
 
-def _collect_crops(
-    context: StageContext, rows: Sequence[ManifestRow], *, catalog: Manifest, size: int, folder: Path
-) -> tuple[NDArray[np.uint8], list[Box]]:
-    """Square crops of all teaching rows and the products' boxes in them.
+def _label_crops(
+    context: StageContext,
+    rows: Sequence[ManifestRow],
+    label: Callable[[NDArray[np.uint8], ManifestRow], Crop],
+    *,
+    catalog: Manifest,
+    path: Path,
+    size: int,
+) -> NDArray[np.uint8]:
+    """Labelled square crops of all teaching rows, [N, S, S, 4]; those in which no product is left are skipped.
 
     The crops are on disk and mapped: memory stays flat however large the catalog is.
     """
-    shape = (len(rows), size, size, 4)
-    crops_NSS4 = np.lib.format.open_memmap(folder / "crops.npy", mode="w+", dtype=np.uint8, shape=shape)
+    crops_NSS4 = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(rows), size, size, 4))
 
-    def crop(row: ManifestRow) -> tuple[NDArray[np.uint8], Box]:
-        x0, y0, x1, y1 = row.attributes["window"]
-        photo_HW3 = np.ascontiguousarray(context.read_rgb(catalog.row(row.parents[0]))[y0:y1, x0:x1])
-        made_SS4 = square_crop(photo_HW3, context.read_grey(row), size=size)
-        return made_SS4, box_in_crop(tuple(row.attributes["box"]), (x0, y0, x1, y1), size=size)
+    def crop(row: ManifestRow) -> Crop:
+        return label(context.read_rgb(catalog.row(row.parents[0])), row)
 
-    boxes: list[Box] = []
-    for made_SS4, box in context.map(crop, rows, what="crops"):
+    count = 0
+    for made_SS4 in context.map(crop, rows, what="crops"):
         if product_side(made_SS4) > 0:
-            crops_NSS4[len(boxes)] = made_SS4
-            boxes.append(box)
-    return crops_NSS4[: len(boxes)], boxes
-
-
-def _relabel(context: StageContext, network: SaliencyNet, crops_NSS4: NDArray[np.uint8], boxes: Sequence[Box]) -> None:
-    """Replaces the levels of all crops by the network's, in place and one after the other."""
-    network.eval()
-    for index, box in enumerate(context.progress(boxes, what="crops labelled again")):
-        crops_NSS4[index] = relabelled(network, crops_NSS4[index], box)
+            crops_NSS4[count] = made_SS4
+            count += 1
+    return crops_NSS4[:count]
 
 
 def _publish(context: StageContext, *, weights: bytes, config: bytes, products: set[str]) -> None:
@@ -277,21 +220,49 @@ def saliency(
         raise ValueError(
             f"saliency: expected coarse masks of quality >= {params.coarse_quality}, got none of {len(coarse.rows)}"
         )
-    crops_NSS4, boxes = _collect_crops(context, rows, catalog=catalog, size=params.working_size, folder=context.scratch)
     network = new_network(params, seed=params.seed)
     for turn in range(params.rounds):
-        if turn > 0:
-            _relabel(context, network, crops_NSS4, boxes)
-        steps = train_saliency(
-            network,
-            crops_NSS4,
-            params=params,
-            rate=params.learning_rate / 2**turn,
-            generator=context.generator("samples", turn),
-        )
-        losses = list(context.progress(steps, total=params.steps, what=f"steps of round {turn + 1}"))
-        context.report(**{f"loss_{turn + 1}": float(np.mean(losses[-max(1, len(losses) // 10) :]))})
-    (context.scratch / "crops.npy").unlink()
+        _train_round(context, network, rows, turn=turn, catalog=catalog, params=params)
     config = {"backbone": params.backbone, "width": params.width, "working_size": params.working_size}
     tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
     _publish(context, weights=save_tensors(tensors), config=orjson.dumps(config), products=products)
+
+
+def _train_round(
+    context: StageContext,
+    network: SaliencyNet,
+    rows: Sequence[ManifestRow],
+    *,
+    turn: int,
+    catalog: Manifest,
+    params: SaliencyParams,
+) -> None:
+    """Round `turn` in place: labels from the coarse masks or, later, from the network as the last round left it."""
+
+    def label(photo_HW3: NDArray[np.uint8], row: ManifestRow) -> Crop:
+        known = read_coarse(row, context.read_grey(row))
+        if turn == 0:
+            return square_crop(known.crop(photo_HW3), known.levels_HW, size=params.working_size)
+        return fine_crop(network, photo_HW3, known, tight=not row.attributes["proposed"], params=params)
+
+    path = context.checkpoint_folder / f"round-{turn}.safetensors"
+    state = read_state(path)
+    if state is not None and int(state["step"]) == params.steps:
+        new_trainer(network, params=params, turn=turn).restore(state)
+        return
+    crops_path = context.scratch / "crops.npy"
+    network.eval()
+    crops_NSS4 = _label_crops(context, rows, label, catalog=catalog, path=crops_path, size=params.working_size)
+    trainer = new_trainer(network, params=params, turn=turn)
+    if state is not None:
+        trainer.restore(state)
+    steps = train_saliency(
+        trainer,
+        crops_NSS4,
+        params=params,
+        random_at=lambda step: context.generator("samples", turn, step),
+        path=path,
+    )
+    losses = list(context.progress(steps, total=params.steps - trainer.step, what=f"steps of round {turn + 1}"))
+    context.report(**{f"loss_{turn + 1}": float(np.mean(losses[-max(1, params.steps // 10) :]))})
+    crops_path.unlink()

@@ -4,7 +4,7 @@ Collages teach the network that a product is a product on any ground and in comp
 checkout photos, of which it has never seen one. Everything is drawn from the generator that is passed in.
 
 Shapes: S size of a stored crop, H×W pixels. A crop is uint8 [S, S, 4]: RGB and the coarse level (`tasks.coarse`), with
-`UNKNOWN` where the photo ends. A sample is (photo float32 RGB in [0, 255], target in {0, 1}, weight in [0, 1]).
+`UNKNOWN` where the photo ends. A sample is (photo float32 RGB in [0, 255], target in [0, 1], weight in [0, 1]).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def exemplar_sample(crop_SS4: Crop, *, size: int, doubt: float, generator: np.ra
         crop_SS4[..., :3], matrix_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     level_HW = cv2.warpAffine(crop_SS4[..., 3], matrix_23, (size, size), flags=cv2.INTER_NEAREST, borderValue=UNKNOWN)
-    target_HW = (level_HW >= MAYBE_PRODUCT).astype(np.float32)
+    target_HW = _warp_mask(crop_SS4, matrix_23, size=size)
     weight_HW = _trusted(np.asarray(level_HW, np.uint8), doubt=doubt)
     return relight(np.asarray(photo_HW3, np.float32), generator=generator), target_HW, weight_HW
 
@@ -75,32 +75,28 @@ def collage_sample(crops: list[Crop], *, size: int, doubt: float, generator: np.
         )
         placed_HW3 = cv2.warpAffine(crop_SS4[..., :3], matrix_23, (size, size), flags=cv2.INTER_LINEAR)
         level_HW = cv2.warpAffine(crop_SS4[..., 3], matrix_23, (size, size), flags=cv2.INTER_NEAREST, borderValue=0)
-        product = np.asarray(placed_HW3, np.uint8), np.asarray(level_HW, np.uint8)
-        _paste(photo_HW3, target_HW, weight_HW, *product, doubt=doubt, generator=generator)
+        mask_HW = _warp_mask(crop_SS4, matrix_23, size=size)
+        weight_HW[cv2.dilate(mask_HW, np.ones((3, 3), np.uint8)) > 0] = doubt
+        weight_HW[level_HW == SURE_PRODUCT] = 1
+        _paste(photo_HW3, np.asarray(placed_HW3, np.float32), mask_HW, generator=generator)
+        target_HW = np.maximum(target_HW, mask_HW)
     return relight(photo_HW3, generator=generator), target_HW, weight_HW
 
 
 def _paste(
     photo_HW3: NDArray[np.float32],
-    target_HW: NDArray[np.float32],
-    weight_HW: NDArray[np.float32],
-    product_HW3: NDArray[np.uint8],
-    level_HW: NDArray[np.uint8],
+    product_HW3: NDArray[np.float32],
+    mask_HW: NDArray[np.float32],
     *,
-    doubt: float,
     generator: np.random.Generator,
 ) -> None:
-    """Draws one product over the three planes of a collage, in place."""
-    mask_HW = ((level_HW == MAYBE_PRODUCT) | (level_HW == SURE_PRODUCT)).astype(np.float32)
+    """Draws one product and its soft shadow over a photo, in place."""
     alpha_HW = cv2.GaussianBlur(mask_HW, (0, 0), 0.7)
     drop = generator.normal(0, 0.02 * len(mask_HW), 2).astype(np.float32)
     moved_HW = cv2.warpAffine(mask_HW, np.array([[1, 0, drop[0]], [0, 1, drop[1]]], np.float32), mask_HW.shape[::-1])
     shadow_HW = cv2.GaussianBlur(moved_HW, (0, 0), generator.uniform(1, 8)) * generator.uniform(0, 0.6)
     photo_HW3 *= 1 - (shadow_HW * (1 - alpha_HW))[..., None]
     photo_HW3 += (product_HW3 - photo_HW3) * alpha_HW[..., None]
-    target_HW[mask_HW > 0] = 1
-    near_HW = cv2.dilate(mask_HW, np.ones((3, 3), np.uint8)) > 0
-    weight_HW[near_HW] = np.where(level_HW == SURE_PRODUCT, 1, doubt)[near_HW]
 
 
 def background(size: int, *, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -149,6 +145,12 @@ def _placement(
     if mirror:
         matrix_23 = matrix_23 @ np.array([[-1, 0, 2 * middle], [0, 1, 0], [0, 0, 1]])
     return np.asarray(matrix_23 + np.column_stack([np.zeros((2, 2)), centre - middle]), np.float64)
+
+
+def _warp_mask(crop_SS4: Crop, matrix_23: NDArray[np.float64], *, size: int) -> NDArray[np.float32]:
+    """The crop's mask, moved as its photo is: float32 in [0, 1], each pixel the share of product in it."""
+    mask_SS = ((crop_SS4[..., 3] == MAYBE_PRODUCT) | (crop_SS4[..., 3] == SURE_PRODUCT)).astype(np.float32)
+    return np.asarray(cv2.warpAffine(mask_SS, matrix_23, (size, size), flags=cv2.INTER_LINEAR), np.float32)
 
 
 def _trusted(level_HW: NDArray[np.uint8], *, doubt: float) -> NDArray[np.float32]:

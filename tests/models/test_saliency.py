@@ -14,8 +14,8 @@ def network():
 
 def test_forward__shapes(network):
     fused, maps = network.eval()(torch.zeros(2, 3, 64, 96))
-    assert fused.shape == (2, 1, 32, 48)
-    assert [tuple(one.shape[-2:]) for one in maps] == [(32, 48), (16, 24), (8, 12), (4, 6), (2, 3)]
+    assert fused.shape == (2, 1, 64, 96)
+    assert [tuple(one.shape[-2:]) for one in maps] == [(64, 96), (16, 24), (8, 12), (4, 6), (2, 3)]
 
 
 def test_forward__deepest_map_reaches_the_finest(network):

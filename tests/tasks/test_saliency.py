@@ -1,5 +1,7 @@
 """The saliency stage's parts: training samples, labels of later rounds, which rows teach, bytes in and out."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,19 +9,18 @@ from safetensors.torch import save
 
 from models.saliency import SaliencyNet
 from storage.manifest import Manifest, ManifestRow
-from tasks.coarse import MAYBE_PRODUCT, SURE_BACKDROP, SURE_PRODUCT
+from tasks.coarse import MAYBE_PRODUCT, SURE_BACKDROP, SURE_PRODUCT, coarse_mask, inside_box
 from tasks.params import SaliencyParams
 from tasks.saliency import (
-    box_in_crop,
+    fine_crop,
     load_saliency,
     needs_training,
-    new_network,
     predict_saliency,
-    relabelled,
     teaching_rows,
-    train_saliency,
+    window_probability,
 )
 from tasks.saliency_samples import UNKNOWN, background, collage_sample, exemplar_sample, product_side, square_crop
+from tasks.saliency_training import new_network, new_trainer, read_state, train_saliency
 
 CONFIG = b'{"backbone": "efficientnet_lite0", "width": 8, "working_size": 64}'
 
@@ -27,7 +28,9 @@ CONFIG = b'{"backbone": "efficientnet_lite0", "width": 8, "working_size": 64}'
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return SaliencyNet(backbone="efficientnet_lite0", width=8, pretrained=False).eval()
+    made = SaliencyNet(backbone="efficientnet_lite0", width=8, pretrained=False)
+    made.backbone.fold_norms()
+    return made.eval()
 
 
 def made_crop(size=64):
@@ -73,21 +76,13 @@ def test_square_crop__keeps_the_aspect_and_marks_the_rest():
     assert product_side(crop) == pytest.approx(32, abs=1)
 
 
-def test_box_in_crop__where_square_crop_puts_it():
-    crop = made_crop()
-    x0, y0, x1, y1 = box_in_crop((115, 212, 145, 236), (100, 200, 160, 248), size=64)
-    rows, columns = np.nonzero(np.isin(crop[..., 3], (MAYBE_PRODUCT, SURE_PRODUCT)))
-    found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    assert np.allclose((x0, y0, x1, y1), found, atol=1.0)
-
-
 @pytest.mark.parametrize("make", [exemplar_sample, lambda crop, **rest: collage_sample([crop, crop], **rest)])
 def test_samples__ranges_and_determinism(make):
     first, second = (make(made_crop(), size=96, doubt=0.3, generator=np.random.default_rng(5)) for _ in range(2))
     photo, target, weight = first
     assert photo.shape == (96, 96, 3) and photo.dtype == np.float32
     assert photo.min() >= 0 and photo.max() <= 255
-    assert set(np.unique(target)) <= {0.0, 1.0} and target.sum() > 50
+    assert target.min() >= 0 and target.max() <= 1 and target.sum() > 50
     assert set(np.unique(weight)) <= {0.0, np.float32(0.3), 1.0}
     assert all(np.array_equal(one, other) for one, other in zip(first, second, strict=True))
 
@@ -95,7 +90,7 @@ def test_samples__ranges_and_determinism(make):
 def test_exemplar_sample__target_lies_on_the_product():
     photo, target, weight = exemplar_sample(made_crop(), size=96, doubt=0.0, generator=np.random.default_rng(2))
     redness = photo[..., 0] - photo[..., 1]
-    assert redness[(target > 0) & (weight > 0)].mean() > redness[(target == 0) & (weight > 0)].mean() + 60
+    assert redness[(target > 0.5) & (weight > 0)].mean() > redness[(target == 0) & (weight > 0)].mean() + 60
 
 
 def test_background__is_a_photo():
@@ -103,26 +98,68 @@ def test_background__is_a_photo():
     assert made.shape == (64, 64, 3) and made.min() >= 0 and made.max() <= 255
 
 
-def test_relabelled__nothing_outside_of_the_box(network):
-    crop = made_crop()
-    made = relabelled(network, crop, (10.0, 12.0, 50.0, 50.0))
-    assert np.array_equal(made[..., :3], crop[..., :3])
-    assert (made[crop[..., 3] == UNKNOWN][:, 3] == UNKNOWN).all()
+def made_photo():
+    """A red box on grey, its coarse mask, and the box."""
+    photo = np.full((90, 120, 3), 180, np.uint8)
+    photo[24:72, 30:90] = (200, 40, 40)
+    made = coarse_mask(photo, (30.0, 24.0, 90.0, 72.0), working_size=160, margin=0.2, iterations=2)
+    return photo, made
+
+
+def test_window_probability__keeps_to_what_is_known(network):
+    photo, coarse = made_photo()
+    window = coarse.crop(photo)
+    box = coarse.box_in(window.shape[:2])
+    free, kept = (
+        window_probability(network, window, coarse.levels_HW, box=one, working_size=64) for one in (None, box)
+    )
+    assert kept[~inside_box(box, height=window.shape[0], width=window.shape[1])].max() == 0
+    assert kept[window.shape[0] // 2, window.shape[1] // 2] >= 0.75
+    assert free.min() > 0
+
+
+def test_fine_crop__product_stays_in_an_annotated_box(network):
+    photo, coarse = made_photo()
+    params = SaliencyParams(working_size=64, label_size=64, width=8)
+    made = fine_crop(network, photo, coarse, tight=True, params=params)
+    assert made.shape == (64, 64, 4)
     rows, columns = np.nonzero(np.isin(made[..., 3], (MAYBE_PRODUCT, SURE_PRODUCT)))
-    if len(rows):
-        assert rows.min() >= 12 and rows.max() < 50 and columns.min() >= 10 and columns.max() < 50
+    x0, y0, x1, y1 = coarse.window
+    side = max(x1 - x0, y1 - y0)
+    assert len(rows) > 0
+    assert (np.ptp(columns) + 1) * side / 64 <= 60 + side / 32
+    assert (np.ptp(rows) + 1) * side / 64 <= 48 + side / 32
 
 
-def test_train_saliency__same_seed_same_weights():
-    params = SaliencyParams(steps=2, batch=2, working_size=64, width=8)
+def trained(folder, *, killed_after=None):
+    """Weights after six steps with two saves between; stopped after some steps first, if asked to."""
+    params = SaliencyParams(steps=6, batch=2, working_size=64, width=8, save_every=2)
     crops = np.stack([made_crop(), made_crop()])
-    made = []
-    for _ in range(2):
-        network = SaliencyNet(backbone="efficientnet_lite0", width=8, pretrained=False)
-        network.load_state_dict({name: torch.full_like(value, 0.01) for name, value in network.state_dict().items()})
-        losses = list(train_saliency(network, crops, params=params, rate=1e-3, generator=np.random.default_rng(3)))
-        made.append((losses, save({name: value.contiguous() for name, value in network.state_dict().items()})))
-    assert made[0] == made[1]
+    path = folder / "round-0.safetensors"
+
+    def steps():
+        trainer = new_trainer(new_network(params, seed=0), params=params, turn=0)
+        state = read_state(path)
+        if state is not None:
+            trainer.restore(state)
+        random_at = lambda step: np.random.default_rng([3, step])  # noqa: E731
+        return trainer, train_saliency(trainer, crops, params=params, random_at=random_at, path=path)
+
+    if killed_after:
+        _, taken = steps()
+        assert len(list(itertools.islice(taken, killed_after))) == killed_after
+    trainer, taken = steps()
+    losses = list(taken)
+    return losses, save({name: value.contiguous() for name, value in trainer.network.state_dict().items()})
+
+
+def test_train_saliency__goes_on_where_it_was_killed(tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    losses, weights = trained(tmp_path / "whole")
+    later, again = trained(tmp_path / "killed", killed_after=3)
+    assert later == losses[2:]
+    assert again == weights
 
 
 def test_new_network__leaves_the_global_generator_alone():
