@@ -91,6 +91,25 @@ def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+class SaliencyLosses(nn.Module):
+    """A batch to its loss: deep supervision, cross entropy on every map, and soft IoU on the fused one."""
+
+    def __init__(self, network: SaliencyNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, photos_B3HW: Tensor, target_B1HW: Tensor, weight_B1HW: Tensor) -> dict[str, Tensor]:
+        """The loss, a mean over the samples.
+
+        Args:
+            photos_B3HW: as `SaliencyNet.forward` takes them.
+            target_B1HW: float in [0, 1].
+            weight_B1HW: float >= 0; pixels with weight 0 teach nothing.
+        """
+        fused, maps = self.network(photos_B3HW)
+        return {"saliency": saliency_loss(fused, maps, target_B1HW=target_B1HW, weight_B1HW=weight_B1HW)}
+
+
 def saliency_loss(fused: Tensor, maps: list[Tensor], *, target_B1HW: Tensor, weight_B1HW: Tensor) -> Tensor:
     """Deep supervision: cross entropy plus soft IoU on the fused map, cross entropy on every side output.
 
@@ -112,8 +131,8 @@ def _shrink(maps: Tensor, size: torch.Size) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    loss = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="sum")
-    return loss / weight.sum().clamp(min=1)
+    loss = functional.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    return (loss.sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3)).clamp(min=1)).mean()
 
 
 def _soft_iou_loss(logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:

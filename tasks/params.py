@@ -95,7 +95,9 @@ class SaliencyParams(StageParams):
     coarse_quality: float = Field(default=0.75, ge=0, le=1, description="least quality of a coarse mask that teaches")
     exemplars: int = Field(default=6000, ge=1, description="most coarse masks used")
     retrain_growth: float = Field(default=0.25, ge=0, description="share of new products that asks for a new network")
-    save_every: int = Field(default=50, ge=1, description="steps between two states of a training that may be killed")
+    save_every: int = Field(default=50, ge=1, description="steps between two saved training states")
+    loader_workers: int = Field(default=0, ge=0, description="processes that draw samples ahead; 0: none")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
     threads: int = Field(
         default=2, ge=1, description="threads of the training; sums depend on it, so it is a parameter"
     )

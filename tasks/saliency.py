@@ -41,8 +41,9 @@ from tasks.coarse import (
 from tasks.params import SaliencyParams
 from tasks.refine import refine
 from tasks.saliency_samples import Crop, product_side, square_crop
-from tasks.saliency_training import new_network, new_trainer, read_state, to_batch, train_saliency
+from tasks.saliency_training import SampleSource, drawn, new_network, new_trainer, to_batch
 from tasks.stage import stage
+from tasks.training import Plan, TrainingFolder, mean_of_last, run_training, saved_step
 
 if TYPE_CHECKING:
     from tasks.context import StageContext
@@ -88,8 +89,9 @@ def predict_saliency(network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, work
     way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     small_HW3 = cv2.resize(photo_HW3, inner, interpolation=way)
     framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, -inner[1] % 32, 0, -inner[0] % 32, cv2.BORDER_REPLICATE)
-    fused, _ = network(to_batch([framed_HW3.astype(np.float32)]))
-    map_HW = fused.sigmoid()[0, 0].numpy()
+    device = next(network.parameters()).device
+    fused, _ = network(to_batch([framed_HW3.astype(np.float32)]).to(device))
+    map_HW = fused.sigmoid()[0, 0].cpu().numpy()
     scaled_HW = cv2.resize(map_HW[: inner[1], : inner[0]], (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(scaled_HW, np.float32)
 
@@ -220,7 +222,7 @@ def saliency(
         raise ValueError(
             f"saliency: expected coarse masks of quality >= {params.coarse_quality}, got none of {len(coarse.rows)}"
         )
-    network = new_network(params, seed=params.seed)
+    network = new_network(params)
     for turn in range(params.rounds):
         _train_round(context, network, rows, turn=turn, catalog=catalog, params=params)
     config = {"backbone": params.backbone, "width": params.width, "working_size": params.working_size}
@@ -245,24 +247,26 @@ def _train_round(
             return square_crop(known.crop(photo_HW3), known.levels_HW, size=params.working_size)
         return fine_crop(network, photo_HW3, known, tight=not row.attributes["proposed"], params=params)
 
-    path = context.checkpoint_folder / f"round-{turn}.safetensors"
-    state = read_state(path)
-    if state is not None and int(state["step"]) == params.steps:
-        new_trainer(network, params=params, turn=turn).restore(state)
-        return
-    crops_path = context.scratch / "crops.npy"
-    network.eval()
-    crops_NSS4 = _label_crops(context, rows, label, catalog=catalog, path=crops_path, size=params.working_size)
+    folder = TrainingFolder(context.checkpoint_folder / f"round-{turn + 1}")
+    folder.folder.mkdir(exist_ok=True)
     trainer = new_trainer(network, params=params, turn=turn)
-    if state is not None:
-        trainer.restore(state)
-    steps = train_saliency(
-        trainer,
-        crops_NSS4,
-        params=params,
-        random_at=lambda step: context.generator("samples", turn, step),
-        path=path,
+    if saved_step(folder.folder) == params.steps:
+        folder.resume(trainer)
+        return
+    path = context.scratch / "crops.npy"
+    network.eval()
+    crops_NSS4 = _label_crops(context, rows, label, catalog=catalog, path=path, size=params.working_size)
+    source = SampleSource(crops_NSS4, params=params, turn=turn)
+    run_training(
+        context,
+        trainer=trainer,
+        plan=Plan(steps=params.steps, batch=params.batch, save_every=params.save_every),
+        folder=folder,
+        batches=lambda steps: drawn(source, params=params, steps=steps),
+        what=f"steps of round {turn + 1}",
     )
-    losses = list(context.progress(steps, total=params.steps - trainer.step, what=f"steps of round {turn + 1}"))
-    context.report(**{f"loss_{turn + 1}": float(np.mean(losses[-max(1, params.steps // 10) :]))})
-    crops_path.unlink()
+    if saved_step(folder.folder) < params.steps:
+        folder.save(trainer)
+    losses = [line["losses"]["saliency"] for line in folder.log]
+    context.report(**{f"loss_{turn + 1}": mean_of_last(losses, share=0.1)})
+    path.unlink()

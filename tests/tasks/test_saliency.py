@@ -1,13 +1,12 @@
 """The saliency stage's parts: training samples, labels of later rounds, which rows teach, bytes in and out."""
 
-import itertools
-
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
 
 from models.saliency import SaliencyNet
+from models.training.loop import train_steps
 from storage.manifest import Manifest, ManifestRow
 from tasks.coarse import MAYBE_PRODUCT, SURE_BACKDROP, SURE_PRODUCT, coarse_mask, inside_box
 from tasks.params import SaliencyParams
@@ -20,7 +19,8 @@ from tasks.saliency import (
     window_probability,
 )
 from tasks.saliency_samples import UNKNOWN, background, collage_sample, exemplar_sample, product_side, square_crop
-from tasks.saliency_training import new_network, new_trainer, read_state, train_saliency
+from tasks.saliency_training import SampleSource, drawn, new_network, new_trainer
+from tasks.training import TrainingFolder
 
 CONFIG = b'{"backbone": "efficientnet_lite0", "width": 8, "working_size": 64}'
 
@@ -131,44 +131,50 @@ def test_fine_crop__product_stays_in_an_annotated_box(network):
     assert (np.ptp(rows) + 1) * side / 64 <= 48 + side / 32
 
 
-def trained(folder, *, killed_after=None):
-    """Weights after six steps with two saves between; stopped after some steps first, if asked to."""
+def trained(folder, *, turn=0, ends_after=None):
+    """Losses and weights after some steps with saves between; its process ends early if asked to."""
     params = SaliencyParams(steps=6, batch=2, working_size=64, width=8, save_every=2)
-    crops = np.stack([made_crop(), made_crop()])
-    path = folder / "round-0.safetensors"
-
-    def steps():
-        trainer = new_trainer(new_network(params, seed=0), params=params, turn=0)
-        state = read_state(path)
-        if state is not None:
-            trainer.restore(state)
-        random_at = lambda step: np.random.default_rng([3, step])  # noqa: E731
-        return trainer, train_saliency(trainer, crops, params=params, random_at=random_at, path=path)
-
-    if killed_after:
-        _, taken = steps()
-        assert len(list(itertools.islice(taken, killed_after))) == killed_after
-    trainer, taken = steps()
-    losses = list(taken)
+    source = SampleSource(np.stack([made_crop(), made_crop()]), params=params, turn=turn)
+    trainer = new_trainer(new_network(params), params=params, turn=turn)
+    kept = TrainingFolder(folder)
+    kept.resume(trainer)
+    losses = []
+    for report in train_steps(trainer, drawn(source, params=params, steps=range(trainer.step, 6)), clock=lambda: 0.0):
+        losses.append(report.losses["saliency"])
+        if report.step % 2 == 0:
+            kept.save(trainer)
+        if len(losses) == ends_after:
+            break
     return losses, save({name: value.contiguous() for name, value in trainer.network.state_dict().items()})
 
 
-def test_train_saliency__goes_on_where_it_was_killed(tmp_path):
+def test_training__goes_on_where_it_was_killed(tmp_path):
     (tmp_path / "whole").mkdir()
     (tmp_path / "killed").mkdir()
     losses, weights = trained(tmp_path / "whole")
-    later, again = trained(tmp_path / "killed", killed_after=3)
+    trained(tmp_path / "killed", ends_after=3)
+    later, again = trained(tmp_path / "killed")
     assert later == losses[2:]
     assert again == weights
+
+
+def test_sample_source__by_place_alone():
+    params = SaliencyParams(working_size=64)
+    first, second, other = (
+        SampleSource(np.stack([made_crop()] * 3), params=params, turn=turn).sample(step=4, position=1)
+        for turn in (0, 0, 1)
+    )
+    assert all(np.array_equal(one, same) for one, same in zip(first, second, strict=True))
+    assert not np.array_equal(first[0], other[0])
 
 
 def test_new_network__leaves_the_global_generator_alone():
     torch.manual_seed(7)
     expected = torch.rand(1)
     torch.manual_seed(7)
-    first = new_network(SaliencyParams(width=8), seed=1)
+    first = new_network(SaliencyParams(width=8, seed=1))
     assert torch.equal(torch.rand(1), expected)
-    second = new_network(SaliencyParams(width=8), seed=1)
+    second = new_network(SaliencyParams(width=8, seed=1))
     assert torch.equal(first.sides[0].score.weight, second.sides[0].score.weight)
 
 
