@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from storage.catalog import Category, categories_of
 from storage.manifest import Manifest, ManifestRow
-from tasks.blend import noise_field
+from tasks.blend import Lines, collected, noise_lines, thumbnail
+from tasks.layout import cell_side
 from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
 from tasks.match_scale import features_of, matched_scale, sprite_features
 from tasks.params import ComposeParams
-from tasks.places import cell_side
 from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
 from tasks.sprites import (
     Cutout,
@@ -27,7 +27,6 @@ from tasks.sprites import (
     LitBoard,
     Sprite,
     blur_of_detail,
-    cumulated_shares,
     fit_tone,
     light_board,
     look_alikes,
@@ -36,6 +35,7 @@ from tasks.sprites import (
     percentiles_of,
     scale_cutouts,
     sprite_pixels,
+    table_of,
     tone_table,
     toned,
 )
@@ -216,28 +216,29 @@ def assemble(
 
     `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
     """
-    height, width = (round(side * params.scale) for side in pictures[0].shape[:2])
-    sprites = scale_cutouts(cutouts, scale=scale * params.scale, cell=cell_side(height, width))
+    sprites = scale_cutouts(cutouts, scale=scale * params.scale)
     if not params.left_out("light"):
         table_L3 = tone_table(_tone_of(sprites, boards=boards))
         sprites = [toned(sprite, table_L3=table_L3) for sprite in sprites]
-    by_sku: dict[str, list[Sprite]] = {}
-    for sprite in sprites:
-        by_sku.setdefault(sprite.sku, []).append(sprite)
     places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
-    height, width = (int(np.ceil(side * max(params.scale, 1.0))) for side in pictures[0].shape[:2])
-    noise_HW3 = noise_field(height, width, generator=np.random.default_rng((params.seed, 0, 0)))
-    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale, cell=cell_side(*pictures[0].shape[:2]))
+    width = int(np.ceil(pictures[0].shape[1] * max(params.scale, 1.0)))
+    noise_LW3 = noise_lines(width, generator=np.random.default_rng((params.seed, 0, 0)))
+    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale)
+    sprites = sorted(sprites, key=lambda one: one.sku)
+    skus = sorted({one.sku for one in sprites})
+    lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)
+    cell = cell_side(*lit[0].canvas_HW3.shape[:2])
     return Kit(
-        skus=sorted(by_sku),
-        sprites=by_sku,
-        shares={sku: cumulated_shares(group) for sku, group in by_sku.items()},
-        boards=lit_boards(
-            boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_HW3=noise_HW3, params=params
-        ),
+        skus=skus,
+        numbers={sku: number for number, sku in enumerate(skus)},
+        sprites=sprites,
+        pictures=collected([one.rgba_hw4 for one in sprites]),
+        thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
+        table=table_of(sprites),
+        boards=lit,
         mates=look_alikes(sprites),
         places=np.cumsum(places_hw, dtype=np.float64),
-        noise_HW3=noise_HW3,
+        noise_LW3=noise_LW3,
         jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),
     )
 
@@ -256,7 +257,7 @@ def lit_boards(
     pictures: Sequence[Photo],
     places_hw: Floats,
     sharp: Sequence[Sprite],
-    noise_HW3: Photo,
+    noise_LW3: Lines,
     params: ComposeParams,
 ) -> list[LitBoard]:
     """The boards under the lights of pool photos, at most `params.lit_boards`, spread evenly over the photos.
@@ -272,7 +273,7 @@ def lit_boards(
         float(np.median([look.noise for _, look in looks])),
         board_HW3=pictures[0],
         quality=int(quality),
-        field_HW3=noise_HW3,
+        lines_LW3=noise_LW3,
     )
     scaled = [_resized(picture_HW3, scale=params.scale) for picture_HW3 in pictures]
     ratio = min(params.scale, 1.0)

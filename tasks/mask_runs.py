@@ -1,4 +1,4 @@
-"""COCO run-length encoding of one label's pixels, read off the map of all labels: no mask of its own is ever filled."""
+"""COCO run-length encoding of items' pixels, read off the map of all labels: no mask of its own is ever filled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-Box = tuple[float, float, float, float]
 Labels = NDArray[np.uint8]
+Integers = NDArray[np.int64]
 
 # Plain unsigned positions in flat arrays: compilers make vectors of such loops, and of no others.
 _U = np.uint64
@@ -34,41 +34,48 @@ def _any(flags: Labels, start: np.uint64) -> np.bool_:
 
 
 @njit(cache=True, nogil=True)
-def _edges(labels_HW: Labels, label: int, window_4: tuple, edges: NDArray[np.int64], box_4: NDArray[np.int64]) -> int:
-    """Write the places, counted down the columns, where runs of a label start and end; unordered. Returns how many."""
-    left, top, right, bottom = window_4
-    height, stride = labels_HW.shape
-    labels, count, width = labels_HW.ravel(), 0, right - left
+def _edges(labels_HW: Labels, label: int, window_4: Integers, columns: Integers, rows: Integers) -> int:
+    """Where runs of a label, read down the columns, start and end: column and row of each, row by row. Their number."""
+    left, upper, right, lower = window_4
+    stride, width = labels_HW.shape[1], right - left
+    labels, count = labels_HW.ravel(), 0
     changed = np.zeros(-(-width // _CHUNK) * _CHUNK, np.uint8)
-    box_4[0], box_4[1], box_4[2], box_4[3] = right, bottom, left, top
-    for y in range(top, bottom + 1):
-        at, above = y * stride + left, (y - 1) * stride + left
-        if y in (top, bottom):
+    for y in range(upper, lower + 1):
+        at = y * stride + left
+        if y in (upper, lower):
             # Nothing of the label lies above the window's first row and in the row below its last.
-            row = at if y == top else above
+            row = at if y == upper else at - stride
             for c in range(width):
                 changed[c] = labels[row + c] == label
-        elif not _changes(labels, _U(at), _U(above), width, np.uint8(label), changed):
+        elif not _changes(labels, _U(at), _U(at - stride), width, np.uint8(label), changed):
             continue
         for start in range(0, changed.size, _CHUNK):
-            if not _any(changed, _U(start)):
-                continue
-            for c in range(start, start + _CHUNK):
-                if changed[c]:
-                    edges[count] = (left + c) * height + y
-                    count += 1
-                    if y < bottom and labels[at + c] == label:
-                        box_4[0], box_4[2] = min(box_4[0], left + c), max(box_4[2], left + c + 1)
-                        box_4[1] = min(box_4[1], y)
-                    else:
-                        box_4[3] = max(box_4[3], y)
+            if _any(changed, _U(start)):
+                for c in range(start, start + _CHUNK):
+                    if changed[c]:
+                        columns[count], rows[count] = c, y
+                        count += 1
     return count
 
 
 @njit(cache=True, nogil=True)
-def _write_counts(edges: NDArray[np.int64], pixels: int, text: NDArray[np.uint8]) -> int:
-    """Write COCO's compressed counts of ordered edges in a photo of so many pixels; returns their length."""
-    length, before, last, second_last, number = 0, 0, 0, 0, 0
+def _in_columns(columns: Integers, rows: Integers, window_4: Integers, height: int) -> Integers:
+    """The edges as ordered positions in the photo, counted down its columns, by counting sort."""
+    ends = np.zeros(window_4[2] - window_4[0] + 1, np.int64)
+    for k in range(columns.size):
+        ends[columns[k] + 1] += 1
+    ends = np.cumsum(ends)
+    edges = np.empty(columns.size, np.int64)
+    for k in range(columns.size):
+        edges[ends[columns[k]]] = (window_4[0] + columns[k]) * height + rows[k]
+        ends[columns[k]] += 1
+    return edges
+
+
+@njit(cache=True, nogil=True)
+def _write_counts(edges: Integers, pixels: int, text: Labels, length: int) -> int:
+    """Append COCO's compressed counts of ordered edges in a photo of so many pixels; returns the new length."""
+    before, last, second_last, number = 0, 0, 0, 0
     position = 0
     while position <= edges.size:
         # A run that ends at the foot of one column and goes on at the top of the next is one run.
@@ -94,18 +101,40 @@ def _write_counts(edges: NDArray[np.int64], pixels: int, text: NDArray[np.uint8]
     return length
 
 
-def encode_label(labels_HW: NDArray[np.uint8], *, label: int, window: tuple[int, int, int, int]) -> tuple[str, Box]:
-    """Compressed counts of the pixels that bear `label`, and their tight box (xyxy).
+@njit(cache=True, nogil=True)
+def _encode(labels_HW: Labels, windows_N4: Integers, texts: Labels, ends_N: Integers, boxes_N4: Integers) -> None:
+    """Write the counts of labels 1 to N one after the other; where each ends, and their boxes."""
+    most = 0
+    for n in range(windows_N4.shape[0]):
+        left, upper, right, lower = windows_N4[n]
+        most = max(most, (right - left) * (lower - upper + 1))
+    columns, rows = np.empty(most, np.int64), np.empty(most, np.int64)
+    length = 0
+    for n in range(windows_N4.shape[0]):
+        left, upper, right, lower = windows_N4[n]
+        count = _edges(labels_HW, n + 1, windows_N4[n], columns, rows)
+        if count:
+            edges = _in_columns(columns[:count], rows[:count], windows_N4[n], labels_HW.shape[0])
+            length = _write_counts(edges, labels_HW.size, texts, length)
+            boxes_N4[n, 0], boxes_N4[n, 2] = left + columns[:count].min(), left + columns[:count].max() + 1
+            boxes_N4[n, 1], boxes_N4[n, 3] = rows[:count].min(), rows[:count].max()
+        else:
+            length = _write_counts(columns[:0], labels_HW.size, texts, length)
+            boxes_N4[n] = (left, upper, left, upper)
+        ends_N[n] = length
 
-    `window` (xyxy) holds them all. The counts equal `storage.rle.encode_mask` of the whole mask. Where there is no such
-    pixel, the box is the window's upper left corner, without extent.
+
+def encode_labels(labels_HW: Labels, *, windows_N4: Integers) -> tuple[list[str], Integers]:
+    """Compressed counts of the pixels that bear the labels 1 to N, and their tight boxes xyxy, int64 [N, 4].
+
+    `windows_N4` (xyxy) hold all pixels of each. The counts equal `storage.rle.encode_mask` of the whole masks. Where
+    there is no such pixel, the box is the window's upper left corner, without extent.
     """
-    left, top, right, bottom = window
-    edges = np.empty((right - left + 2) * (bottom - top + 2), np.int64)
-    box_4 = np.empty(4, np.int64)
-    found = edges[: _edges(labels_HW, label, window, edges, box_4)]
-    found.sort()
-    text = np.empty(6 * (len(found) + 2), np.uint8)
-    length = _write_counts(found, labels_HW.size, text)
-    x0, y0, x1, y1 = box_4.tolist() if len(found) else (left, top, left, top)
-    return text[:length].tobytes().decode("ascii"), (float(x0), float(y0), float(x1), float(y1))
+    sizes_N2 = windows_N4[:, 2:] - windows_N4[:, :2]
+    # Every pixel of a window may be an edge; a count takes at most six letters.
+    texts = np.empty(int((6 * sizes_N2[:, 0] * (sizes_N2[:, 1] + 1) + 12).sum()), np.uint8)
+    ends_N, boxes_N4 = np.empty(len(windows_N4), np.int64), np.empty((len(windows_N4), 4), np.int64)
+    _encode(labels_HW, windows_N4, texts, ends_N, boxes_N4)
+    ends = ends_N.tolist()
+    text = texts[: ends[-1] if ends else 0].tobytes().decode("ascii")
+    return [text[start:end] for start, end in zip([0, *ends], ends, strict=False)], boxes_N4

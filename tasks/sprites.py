@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.images import decode_rgb, encode_jpeg
-from tasks.blend import add_noise, scale_sprite, thumbnail, warp_sprite
+from tasks.blend import Lines, add_noise, scale_sprite, turned_sprite
+from tasks.items import Doubles, Pictures, Sprites
 from tasks.light import Floats, light_gain
 from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
 from tasks.shadow import LampStrength
@@ -43,7 +44,6 @@ class Cutout:
 class Sprite:
     """A cutout at board scale: rgba_hw4 has a transparent margin and its colours reach into it.
 
-    thumb_hw4: the same at two pixels for each cell of the layout's grid (`tasks.blend.thumbnail`).
     axis: direction of the long side, radians, x right, y down. sides: (long, short) in board pixels. height: how far
     the product stands up from the board, in board pixels.
     """
@@ -52,7 +52,6 @@ class Sprite:
     sku: str
     category: int
     rgba_hw4: Photo
-    thumb_hw4: Photo
     weight: float
     axis: float
     sides: tuple[float, float]
@@ -76,25 +75,38 @@ class LitBoard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kit:
-    """Everything photos are composed of. skus: the products in order. shares: cumulated weights of their sprites.
+    """Everything photos are composed of.
 
-    places: cumulated shares of where products lie, over PLACES x PLACES tiles. noise_HW3: the field that windows of
-    noise are cut from.
+    skus: the products in order; numbers: their positions. sprites: product by product. pictures, thumbs, table: of the
+    sprites, for compiled code. places: cumulated shares of where products lie, over PLACES x PLACES tiles. noise_LW3:
+    lines of noise (`tasks.blend.noise_lines`).
     """
 
     skus: Sequence[str]
-    sprites: Mapping[str, Sequence[Sprite]]
-    shares: Mapping[str, NDArray[np.float64]]
+    numbers: Mapping[str, int]
+    sprites: Sequence[Sprite]
+    pictures: Pictures
+    thumbs: Pictures
+    table: Sprites
     boards: Sequence[LitBoard]
     mates: Mapping[str, str]
-    places: NDArray[np.float64]
-    noise_HW3: Photo
+    places: Doubles
+    noise_LW3: Lines
     jpeg_quality: int
 
-    def sprite_at(self, sku: str, chance: float) -> Sprite:
-        """The sprite of a product that a number in [0, 1) chooses, by the sprites' shares."""
-        position = int(np.searchsorted(self.shares[sku], chance, side="right"))
-        return self.sprites[sku][min(position, len(self.sprites[sku]) - 1)]
+
+def table_of(sprites: Sequence[Sprite]) -> Sprites:
+    """What compiled code needs to know of sprites that are sorted by their products."""
+    groups: dict[str, list[Sprite]] = {}
+    for sprite in sprites:
+        groups.setdefault(sprite.sku, []).append(sprite)
+    return Sprites(
+        shares_M=np.concatenate([cumulated_shares(group) for group in groups.values()]),
+        starts_S=np.cumsum([0, *map(len, groups.values())]),
+        sides_M2=np.asarray([one.sides for one in sprites], np.float64),
+        axes_M=np.asarray([one.axis for one in sprites], np.float64),
+        heights_M=np.asarray([one.height for one in sprites], np.float64),
+    )
 
 
 def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
@@ -108,12 +120,9 @@ def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
     return float(axis), rectangle_sides(points)
 
 
-def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, cell: int) -> list[Sprite]:
-    """All cutouts at board scale, with heights guessed from all views of the same product.
-
-    `cell`: side in pixels of the layout's cells.
-    """
-    flat = [_scaled(cutout, scale=scale, cell=cell) for cutout in cutouts]
+def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float) -> list[Sprite]:
+    """All cutouts at board scale, with heights guessed from all views of the same product."""
+    flat = [_scaled(cutout, scale=scale) for cutout in cutouts]
     views: dict[str, list[tuple[float, float]]] = {}
     for sprite in flat:
         views.setdefault(sprite.sku, []).append(sprite.sides)
@@ -121,7 +130,7 @@ def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, cell: int) -> list
     return [replace(sprite, height=height_of_view(sprite.sides, edges=edges[sprite.sku])) for sprite in flat]
 
 
-def _scaled(cutout: Cutout, *, scale: float, cell: int) -> Sprite:
+def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
     rgba_hw4 = scale_sprite(cutout.rgba_HW4, factor=scale * cutout.factor)
     axis, sides = outline_of(rgba_hw4[..., 3])
     return Sprite(
@@ -129,7 +138,6 @@ def _scaled(cutout: Cutout, *, scale: float, cell: int) -> Sprite:
         sku=cutout.sku,
         category=cutout.category,
         rgba_hw4=rgba_hw4,
-        thumb_hw4=thumbnail(rgba_hw4, cell=cell),
         weight=cutout.weight,
         axis=axis,
         sides=sides,
@@ -164,15 +172,14 @@ def blur_of_detail(sprites: Sequence[Sprite], *, details: Sequence[float]) -> li
 
 def _detail_at(rgba_hw4: Photo, *, sigma: float) -> float:
     """Detail of a sprite after the interpolation of a turn by 30 degrees and a blur."""
-    cosine, sine = np.cos(np.pi / 6), 0.5
-    turned_hw4 = warp_sprite(rgba_hw4, matrix=((cosine, -sine), (sine, cosine)))
+    turned_hw4 = turned_sprite(rgba_hw4, angle=np.pi / 6)
     grey_hw = cv2.cvtColor(turned_hw4, cv2.COLOR_RGBA2GRAY).astype(np.float32)
     blurred_hw = np.asarray(cv2.GaussianBlur(grey_hw, (0, 0), sigma) if sigma > 0 else grey_hw, np.float32)
     inside_hw = cv2.erode((turned_hw4[..., 3] > 250).astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
     return detail_share(blurred_hw, mask_HW=inside_hw)
 
 
-def noise_of_file(level: float, *, board_HW3: Photo, quality: int, field_HW3: Photo) -> float:
+def noise_of_file(level: float, *, board_HW3: Photo, quality: int, lines_LW3: Lines) -> float:
     """The sensor noise (grey levels) that leaves noise of `level` on a bare board in a JPEG file of this quality.
 
     Compression takes faint noise away altogether; then half of the most that it takes away is a fair guess.
@@ -182,7 +189,8 @@ def noise_of_file(level: float, *, board_HW3: Photo, quality: int, field_HW3: Ph
     bare_HW = np.ones((side, side), np.bool_)
     left = []
     for sigma in _NOISES:
-        noisy_HW3 = add_noise(patch_HW3, field_HW3=field_HW3, sigma=sigma, generator=np.random.default_rng(0))
+        noisy_HW3 = patch_HW3.copy()
+        add_noise(noisy_HW3, lines_LW3=lines_LW3, sigma=sigma, generator=np.random.default_rng(0))
         left.append(noise_level(decode_rgb(encode_jpeg(noisy_HW3, quality=quality)), bare_HW=bare_HW))
     gone = [sigma for sigma, rest in zip(_NOISES, left, strict=True) if rest <= max(1.3 * level, 0.05)]
     rising = np.maximum.accumulate(left)
@@ -268,8 +276,7 @@ def _described(sprites: Sequence[Sprite]) -> tuple[Floats, Floats]:
     """Unit vectors [V, D] of upright grey thumbnails, both ways up, and logarithms [V, 2] of the sides."""
     prints, sizes = [], []
     for sprite in sprites:
-        cosine, sine = np.cos(-sprite.axis), np.sin(-sprite.axis)
-        upright_hw4 = warp_sprite(sprite.rgba_hw4, matrix=((cosine, -sine), (sine, cosine)), colours=True)
+        upright_hw4 = turned_sprite(sprite.rgba_hw4, angle=-sprite.axis)
         x, y, width, height = cv2.boundingRect(cv2.threshold(upright_hw4[..., 3], 127, 255, cv2.THRESH_BINARY)[1])
         grey_hw = cv2.cvtColor(upright_hw4[y : y + height, x : x + width], cv2.COLOR_RGBA2GRAY).astype(np.float32)
         small_hw = cv2.resize(grey_hw, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)

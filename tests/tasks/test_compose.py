@@ -34,15 +34,22 @@ def test_compose_photo__boxes_are_the_bounds_of_the_visible_masks(index):
 
 def test_compose_photo__visible_fractions_equal_those_of_a_painter(monkeypatch):
     laid = []
-    monkeypatch.setattr("tasks.compose.paint", lambda items, **rest: laid.append(items) or paint(items, **rest))
+
+    def noted_paint(layout, **rest):
+        laid.append((layout.items.copy(), layout.crops.copy()))
+        return paint(layout, **rest)
+
+    monkeypatch.setattr("tasks.compose.paint", noted_paint)
     params = params_of(overlap_share=1.0, arrangements={"pile": 1.0}, min_visible=0.3)
     for index in range(8):
         composed = compose_photo(kit_of(params), params=params, index=index)
         wholes = []
-        for item in laid[-1]:
+        items, crops = laid[-1]
+        for item in items:
             whole = np.zeros(composed.labels_HW.shape, bool)
-            height, width = item.rgba_hw4.shape[:2]
-            whole[item.y : item.y + height, item.x : item.x + width] = item.rgba_hw4[..., 3] > 127
+            rows, columns = int(item["rows"]), int(item["columns"])
+            crop = crops[item["crop"] : item["crop"] + rows * columns].reshape(rows, columns)
+            whole[item["y"] : item["y"] + rows, item["x"] : item["x"] + columns] = crop >> 24 > 127
             wholes.append(whole)
         for position, (whole, one) in enumerate(zip(wholes, composed.objects, strict=True)):
             seen = whole & ~np.any([np.zeros_like(whole), *wholes[position + 1 :]], axis=0)

@@ -82,7 +82,7 @@ def test_assemble__lights_are_spread_over_the_pools_photos():
 def test_assemble__smaller_photos_have_smaller_sprites_and_less_blur():
     whole, half = (kit_of(params_of(scale=scale)) for scale in (1.0, 0.5))
     assert half.boards[0].canvas_HW3.shape == (80, 80, 3)
-    ratio = half.sprites["red"][0].sides[0] / whole.sprites["red"][0].sides[0]
+    ratio = half.sprites[-1].sides[0] / whole.sprites[-1].sides[0]
     assert ratio == pytest.approx(0.5, rel=0.1)
     assert half.boards[0].blur == pytest.approx(0.5 * whole.boards[0].blur)
 

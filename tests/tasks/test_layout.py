@@ -4,16 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.layout import (
+    cell_side,
     draw_counts,
     draw_gathering,
     draw_name,
     draw_skus,
     first_sku,
     first_view,
-    propose,
-    propose_beside,
 )
-from tasks.look import PLACES
 
 
 @given(skus=st.integers(1, 10), extra=st.integers(0, 12), seed=st.integers(0, 99))
@@ -48,25 +46,17 @@ def test_first_sku__every_block_is_a_shuffle_of_all():
     assert len({tuple(block) for block in blocks}) > 1
 
 
-@pytest.mark.parametrize(("kind", "spread"), [("pool", 0.02), ("pile", 0.16), ("uniform", 0.29)])
-def test_propose__gathers_as_the_arrangement_says(kind, spread):
-    shares = np.zeros((PLACES, PLACES))
-    shares[2, 3] = 1
-    generator = np.random.default_rng(0)
-    gathering = draw_gathering(kind, places=np.cumsum(shares), generator=generator)
-    places = propose(gathering, count=500, generator=generator)
-    assert places.std(axis=0) == pytest.approx([spread, spread], abs=0.06 if kind == "pile" else 0.02)
-    if kind == "pool":
-        assert places.mean(axis=0) == pytest.approx([3.5 / PLACES, 2.5 / PLACES], abs=0.01)
+@pytest.mark.parametrize(("kind", "pile", "places"), [("pool", False, 4), ("pile", True, 1), ("uniform", False, 1)])
+def test_draw_gathering__what_the_arrangement_says(kind, pile, places):
+    gathering = draw_gathering(kind, places=np.arange(4.0), generator=np.random.default_rng(0))
+    assert gathering.pile is pile and len(gathering.places) == places
+    assert 0.2 < gathering.x < 0.8 and 0.12 <= gathering.spread <= 0.2
 
 
-def test_propose_beside__both_sides_of_the_product():
-    generator = np.random.default_rng(0)
-    places = propose_beside((50, 30), across=np.pi / 2, step=10, spread=0.5, count=200, generator=generator)
-    above = places[:, 1] < 30
-    assert 0.3 < above.mean() < 0.7
-    assert places[above].mean(axis=0) == pytest.approx([50, 20], abs=0.2)
-    assert places[~above].mean(axis=0) == pytest.approx([50, 40], abs=0.2)
+@pytest.mark.parametrize(("height", "width"), [(800, 800), (160, 90), (1815, 1200)])
+def test_cell_side__about_a_hundred_cells(height, width):
+    cells = max(height, width) / cell_side(height, width)
+    assert 50 <= cells <= 100
 
 
 def test_draw_name__as_often_as_their_shares():

@@ -31,7 +31,7 @@ def test_outline_of__direction_and_sides_of_a_turned_rectangle(degrees):
 
 
 def test_scale_cutouts__sizes_and_heights():
-    sprites = scale_cutouts(cutouts(), scale=2.0, cell=2)
+    sprites = scale_cutouts(cutouts(), scale=2.0)
     blue = [one for one in sprites if one.sku == "blue"]
     assert blue[0].sides == pytest.approx((76, 20), abs=3)
     assert all(0 < one.height <= max(other.sides[0] for other in blue) for one in blue)
@@ -47,14 +47,14 @@ def test_fit_tone__recovers_gain_and_exponent():
 
 
 def test_toned__moves_colours_and_keeps_alpha():
-    sprite = scale_cutouts(cutouts(), scale=1.0, cell=2)[0]
+    sprite = scale_cutouts(cutouts(), scale=1.0)[0]
     darker = toned(sprite, table_L3=tone_table(np.asarray([[np.log(0.5), 1.0]] * 3, np.float32)))
     assert np.abs(darker.rgba_hw4[..., :3] - 0.5 * sprite.rgba_hw4[..., :3]).max() <= 0.51
     assert np.array_equal(darker.rgba_hw4[..., 3], sprite.rgba_hw4[..., 3])
 
 
 def test_sprite_pixels__every_product_counts_the_same():
-    pixels = sprite_pixels(scale_cutouts(cutouts(), scale=1.0, cell=2), most=9000)
+    pixels = sprite_pixels(scale_cutouts(cutouts(), scale=1.0), most=9000)
     colours = {
         sku: (np.abs(pixels.astype(int) - colour).max(1) < 3).mean()
         for sku, colour in {"red": (190, 40, 40), "green": (40, 160, 60), "blue": (40, 60, 190)}.items()
@@ -78,15 +78,13 @@ def test_look_alikes__same_print_in_another_colour():
         printed("tea", 2, (120, 200, 120)),
         printed("giant", 1, (240, 160, 60), size=(120, 180)),
     ]
-    mates = look_alikes(scale_cutouts(made, scale=1.0, cell=2))
+    mates = look_alikes(scale_cutouts(made, scale=1.0))
     assert mates["apple"] == "orange" and mates["orange"] == "apple"
     assert "tea" not in mates and "giant" not in mates
 
 
 def test_blur_of_detail__less_detail_asks_for_more_blur():
-    sprites = scale_cutouts(
-        [printed("a", seed, (200, 200, 200), size=(80, 120)) for seed in range(3)], scale=1.0, cell=2
-    )
+    sprites = scale_cutouts([printed("a", seed, (200, 200, 200), size=(80, 120)) for seed in range(3)], scale=1.0)
     blurs = blur_of_detail(sprites, details=[9.0, 0.05, 0.0])
     assert blurs[0] == 0 and blurs[0] <= blurs[1] <= blurs[2] and blurs[2] > 1
 
@@ -94,20 +92,21 @@ def test_blur_of_detail__less_detail_asks_for_more_blur():
 @pytest.mark.parametrize("sigma", [2.5, 4.0])
 def test_noise_of_file__undoes_what_compression_takes_away(sigma):
     from storage.images import decode_rgb, encode_jpeg
-    from tasks.blend import add_noise, noise_field
+    from tasks.blend import add_noise, noise_lines
     from tasks.look import noise_level
 
     generator = np.random.default_rng(1)
     board = np.full((200, 200, 3), 140, np.uint8)
-    field = noise_field(200, 200, generator=generator)
-    noisy = add_noise(board, field_HW3=field, sigma=sigma, generator=generator)
+    lines = noise_lines(200, generator=generator)
+    noisy = board.copy()
+    add_noise(noisy, lines_LW3=lines, sigma=sigma, generator=generator)
     level = noise_level(decode_rgb(encode_jpeg(noisy, quality=85)), bare_HW=np.ones((200, 200), bool))
-    assert noise_of_file(level, board_HW3=board, quality=85, field_HW3=field) == pytest.approx(sigma, rel=0.15)
-    assert noise_of_file(0.0, board_HW3=board, quality=50, field_HW3=field) < 3
+    assert noise_of_file(level, board_HW3=board, quality=85, lines_LW3=lines) == pytest.approx(sigma, rel=0.15)
+    assert noise_of_file(0.0, board_HW3=board, quality=50, lines_LW3=lines) < 3
 
 
 def test_cumulated_shares__weights_or_equal():
-    sprites = scale_cutouts(cutouts(), scale=1.0, cell=2)[:2]
+    sprites = scale_cutouts(cutouts(), scale=1.0)[:2]
     assert cumulated_shares(sprites) == pytest.approx([1 / 3, 1.0])
 
 
