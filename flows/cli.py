@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import catalog_commands
+from flows import automation_commands, catalog_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
 from flows.options import GcOptions, RunOptions
@@ -40,6 +40,7 @@ Every command explains itself with `--help`.
 
 app = App(name="tally", help=_HELP, help_format="markdown", result_action="return_value")
 app.command(catalog_commands.app)
+app.command(automation_commands.app)
 
 
 @app.command

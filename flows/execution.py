@@ -18,8 +18,10 @@ from flows.parts import PartDoneError, PartRunner
 from flows.pipeline import Outcome
 from flows.runner import LocalRunner, LookUpRunner, NotCachedError, Runner
 from flows.runs import RUN_FILE, RunRecord, now, read_run
+from flows.time_limit import time_limit
 from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink, discard_event
+from tasks.process import stop_children
 
 Climb = Callable[[Runner], Outcome]
 
@@ -38,9 +40,10 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
         except NotCachedError:
             pass
     if options.engine == "local":
-        live = LiveRun(events)
-        run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=live)
-        return carry_out(options, run=run, climb=climb_of(options), events=live, live=live)
+        with time_limit(options.time_limit, events=events) as limited:
+            live = LiveRun(limited)
+            run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=live)
+            return carry_out(options, run=run, climb=climb_of(options), events=live, live=live)
     from flows.prefect_flows import pipeline, watched_by
 
     with watched_by(events):
@@ -105,7 +108,10 @@ def carry_out(
         record.write(options.folder)
         return record
     except BaseException as error:
-        record.state, record.error, record.finished = "failed", f"{type(error).__name__}: {error}", now()
+        # A thread that waits for a training can't be interrupted; the training would outlive a run that was cancelled.
+        stop_children()
+        record.state = "failed" if isinstance(error, Exception) else "cancelled"
+        record.error, record.finished = f"{type(error).__name__}: {error}", now()
         record.write(options.folder)
         raise
     finally:

@@ -57,6 +57,7 @@ class RunOptions(BaseModel):
     feedback: bool = Field(
         default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
     )
+    time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
     dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
     engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
 
@@ -160,6 +161,42 @@ class IngestOptions(CatalogOptions):
 
     folder: str = Field(description="folder with one folder a new product (or in RPC layout)")
     sku: Names = Field(default=(), description="products of the folder that are added; all new ones when empty")
+
+
+class EvaluateOptions(BaseModel):
+    """Which model is measured on which data set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str = Field(description="folder of the data set whose val and test photos are read")
+    model: str = Field(default="champion", min_length=1, description="champion, or the name of a run")
+    preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="how it is evaluated")
+    name: str = Field(default="evaluate", pattern=_NAME, description="folder of this run under `runs`")
+    store: str = Field(default="store", description="folder or URL of the artifact store")
+    runs: str = Field(default="runs", description="folder of the runs")
+    catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
+    catalog_version: int = Field(
+        default=0, ge=0, description="0: the newest, or the data set's own exemplars where no version was made"
+    )
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+
+    @property
+    def run_options(self) -> RunOptions:
+        """The same data set, store and preset as a run has them."""
+        shared = ("dataset", "preset", "name", "store", "runs", "catalog", "catalog_version", "workers")
+        return RunOptions(**{name: getattr(self, name) for name in shared})
+
+
+class PredictOptions(BaseModel):
+    """Which photos are read with which model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    photos: str = Field(min_length=1, description="a photo, a folder of photos, or a glob such as counter/*.jpg")
+    model: str = Field(default="champion", min_length=1, description="champion, a run, a champion's folder, or .onnx")
+    runs: str = Field(default="runs", description="folder of the runs")
+    out: str = Field(default="shopping_lists", min_length=1, description="where the lists and photos/ go")
+    threshold: float | None = Field(default=None, ge=0, le=1, description="least score of an item; the model's own")
+    draw: bool = Field(default=True, description="write the photos with the products drawn in")
+    workers: int = Field(default=0, ge=0, le=1024, description="photos read at once; 0: one a processor")
 
 
 class GcOptions(BaseModel):

@@ -23,11 +23,13 @@ class PartDoneError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Names of stages in a run: those that may be computed, those computed although cached, the last (empty: all)."""
+    """Names of stages in a run: those that may be computed, those computed although cached, the last (empty: all) and
+    those that come after it."""
 
     computed: frozenset[str]
     refresh: frozenset[str] = frozenset()
     last: str = ""
+    beyond: frozenset[str] = frozenset()
 
 
 def stage_names(preset: Preset) -> list[str]:
@@ -55,7 +57,8 @@ def part_of(preset: Preset, *, first: str, last: str, only: str, refresh: Sequen
     end = _matching("to", last, names=names)[-1] if last else ""
     allowed = _matching("only", only, names=names) if only else names[begin:]
     again = [name for one in refresh for name in _matching("refresh", one, names=names)]
-    return Part(computed=frozenset(allowed), refresh=frozenset(again), last=end)
+    beyond = names[names.index(end) + 1 :] if end else ()
+    return Part(computed=frozenset(allowed), refresh=frozenset(again), last=end, beyond=frozenset(beyond))
 
 
 def _matching(option: str, wanted: str, *, names: Sequence[str]) -> list[str]:
@@ -90,8 +93,10 @@ class PartRunner:
 
         Raises:
             ValueError: the stage may not be computed and its result is not in the store.
-            PartDoneError: it was the last.
+            PartDoneError: it was the last, or the last is one that this run does not have (no pool: no `render`).
         """
+        if name in self.part.beyond:
+            raise PartDoneError(self.part.last)
         if name not in self.part.computed and look_up(params, inputs=inputs, store=self.store) is None:
             raise ValueError(
                 f"{name}: expected its result in the store, as the run starts after it, got none; "

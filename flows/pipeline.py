@@ -32,26 +32,29 @@ class DatasetChoice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses.
-
-    `pool_reviewed`: people have decided on pseudo-labels, which is a kind of label on the pool.
-    """
+class Splits:
+    """The photos of a data set. `pool_reviewed`: people have decided on pseudo-labels, a kind of label on the pool."""
 
     catalog: Manifest
     pool: Manifest
     val: Manifest
     test: Manifest
-    coarse: Manifest
-    network: Manifest
-    masks: Manifest
-    poses: Manifest
     pool_reviewed: bool = False
 
     @property
     def target_protocol(self) -> str:
         """What has been seen of the checkout: printed beside every figure."""
         return "labelled-target" if self.pool_reviewed else str(self.pool.content["target_protocol"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Splits):
+    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses."""
+
+    coarse: Manifest
+    network: Manifest
+    masks: Manifest
+    poses: Manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +92,8 @@ class Outcome:
 
 def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     """Ingest the four splits, cut the products out of their exemplars and keep the poses a checkout camera sees."""
-    catalog, pool, val, test = ingest_splits(run, choice=choice)
+    splits = ingest_splits(run, choice=choice)
+    catalog, pool = splits.catalog, splits.pool
     if choice.skus:
         catalog = run.stage("gather.skus", GatherParams(skus=choice.skus), parts=[catalog])
     coarse = run.stage("coarse", preset.coarse, catalog=catalog)
@@ -100,13 +104,13 @@ def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
     return Prepared(
         catalog=catalog,
         pool=pool,
-        val=val,
-        test=test,
+        val=splits.val,
+        test=splits.test,
         coarse=coarse,
         network=network,
         masks=masks,
         poses=poses,
-        pool_reviewed=bool(reviewed(run, stage="select")),
+        pool_reviewed=splits.pool_reviewed,
     )
 
 
@@ -116,8 +120,8 @@ def reviewed(run: Runner, *, stage: str) -> dict[str, Manifest]:
     return {} if reviews is None else {"reviews": reviews}
 
 
-def ingest_splits(run: Runner, *, choice: DatasetChoice) -> tuple[Manifest, Manifest, Manifest, Manifest]:
-    """Catalog, pool, val and test of a data set.
+def ingest_splits(run: Runner, *, choice: DatasetChoice) -> Splits:
+    """The photos of a data set, checked.
 
     Raises:
         ValueError: a split that is needed has no usable photo.
@@ -133,7 +137,8 @@ def ingest_splits(run: Runner, *, choice: DatasetChoice) -> tuple[Manifest, Mani
     _require(catalog, what="exemplars")
     _require(val, what="labelled val photos (the score threshold comes from them)")
     _require(test, what="labelled test photos (the report is about them)")
-    return catalog, pool, val, test
+    reviewed_pool = bool(reviewed(run, stage="select"))
+    return Splits(catalog=catalog, pool=pool, val=val, test=test, pool_reviewed=reviewed_pool)
 
 
 def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:
@@ -253,7 +258,7 @@ def _train(
     return evaluate_rung(run, name, checkpoint=checkpoint, prepared=prepared, preset=preset)
 
 
-def evaluate_rung(run: Runner, name: str, *, checkpoint: Manifest, prepared: Prepared, preset: Preset) -> Rung:
+def evaluate_rung(run: Runner, name: str, *, checkpoint: Manifest, prepared: Splits, preset: Preset) -> Rung:
     """Predict val and test with a checkpoint and report RPC's metrics at the threshold that val chose."""
     val, test = (
         run.stage(f"predict.{name}.{split}", preset.predict, checkpoint=checkpoint, photos=manifest)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from inspect import Parameter, Signature
 from typing import Annotated, Any, TypeVar
 
@@ -35,6 +36,7 @@ from flows.pipeline import Outcome  # noqa: E402
 from flows.refusals import checked  # noqa: E402
 from flows.runner import PrefectRunner, Runner  # noqa: E402
 from flows.runs import RunRecord  # noqa: E402
+from flows.time_limit import time_limit  # noqa: E402
 from storage.store import Store  # noqa: E402
 from tasks.context import EventSink, discard_event  # noqa: E402
 
@@ -83,12 +85,17 @@ def pipeline(**values: Any) -> RunRecord | State:  # noqa: ANN401 - the fields o
     options = checked(RunOptions, values)
     if options.dry_run:
         return _planned(options)
-    live = LiveRun(_watcher.get(), flow_run=flow_run.id)
-    _link_to_inspector(options)
-    run = PrefectRunner(
-        store=Store.open(options.store), workers=options.worker_count(), refresh=options.part().refresh, events=live
-    )
-    return carry_out(options, run=run, climb=lambda runner: _climb(runner, options=options), events=live, live=live)
+    with time_limit(options.time_limit, events=_watcher.get()) as events:
+        live = LiveRun(events, flow_run=flow_run.id)
+        _link_to_inspector(options)
+        run = PrefectRunner(
+            store=Store.open(options.store),
+            workers=options.worker_count(),
+            refresh=options.part().refresh,
+            events=live,
+        )
+        climb = partial(_climb, options=options)
+        return carry_out(options, run=run, climb=climb, events=live, live=live)
 
 
 def _link_to_inspector(options: RunOptions) -> None:

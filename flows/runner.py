@@ -15,6 +15,7 @@ from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink, discard_event
 from tasks.params import StageParams
+from tasks.process import stop_children
 from tasks.stage import Input, StageResult, execute, key_of, prefect_task, result_of
 
 
@@ -95,7 +96,7 @@ class PrefectRunner:
             workers=self.workers,
             refresh=name in self.refresh,
         )
-        reference: dict[str, JSON] = future.result()
+        reference = _awaited(future)
         self.results[name] = StageResult(**reference)
         self._futures[reference["manifest"]] = future
         return self.store.load(reference["manifest"])
@@ -106,6 +107,18 @@ class PrefectRunner:
         if isinstance(value, Manifest):
             return self._futures.get(value.url, value.url)
         return [self._reference(manifest) for manifest in value]
+
+
+def _awaited(future: Any) -> dict[str, JSON]:  # noqa: ANN401 - a Prefect future
+    """The reference that a stage's task returns."""
+    try:
+        return dict(future.result())
+    except Exception:
+        raise
+    except BaseException:
+        # The run was cancelled: Prefect waits for the task's thread, which waits for a training that knows nothing.
+        stop_children()
+        raise
 
 
 def _named(events: EventSink, name: str) -> EventSink:

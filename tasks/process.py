@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -22,15 +23,13 @@ from storage.manifest import Manifest
 from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink
 from tasks.params import StageParams
-from tasks.stage import Input, load_input, load_stage, publish
+from tasks.stage import Input, KilledStageError, StageFailedError, load_input, load_stage, publish
 
 _LOG_TAIL = 20
 _DAMAGED = "damaged"
 _children: set[subprocess.Popen[bytes]] = set()
-
-
-class StageFailedError(RuntimeError):
-    """A stage's process ended with an error; the message holds the end of its log."""
+# Those that this process ended itself, which is no reason to try again.
+_stopped: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
 
 def run_in_child(
@@ -68,7 +67,8 @@ def run_in_child(
         finally:
             _children.discard(child)
     if code != 0:
-        raise StageFailedError(_failure(params.stage, code=code, log=log))
+        kind = KilledStageError if code < 0 and child not in _stopped else StageFailedError
+        raise kind(_failure(params.stage, code=code, log=log))
 
 
 def _follow(child: subprocess.Popen[bytes], request: dict[str, JSON], *, events: EventSink) -> int:
@@ -86,6 +86,7 @@ def _follow(child: subprocess.Popen[bytes], request: dict[str, JSON], *, events:
 def stop_children() -> None:
     """End every stage process. For signal handlers: a thread that waits for a child can't be interrupted."""
     for child in list(_children):
+        _stopped.add(child)
         _stop(child)
 
 

@@ -7,11 +7,13 @@ never pays for it. Results are JSON references to manifests, never data.
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any
@@ -24,7 +26,21 @@ from tasks.fingerprint import framework_fingerprint, stage_fingerprint
 from tasks.params import StageParams
 
 Input = Manifest | Sequence[Manifest] | None
+TRAINING_LIMIT = "TALLY_TRAINING_LIMIT"
+RETRY_SECONDS: list[float] = [10, 60, 300]
+_TRANSIENT_ERRORS = (
+    *(errno.EIO, errno.EAGAIN, errno.EBUSY, errno.ETIMEDOUT, errno.ESTALE, errno.EREMOTEIO),
+    *(errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH),
+)
 _RECORDED_PACKAGES = ("numpy", "opencv-python-headless", "pyarrow", "torch", "torchvision")
+
+
+class StageFailedError(RuntimeError):
+    """A stage's process ended with an error; the message holds the end of its log."""
+
+
+class KilledStageError(StageFailedError):
+    """A stage's process was killed by somebody else: nothing is known to be wrong with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +133,22 @@ def execute(
     workers: int = 1,
     refresh: bool = False,
     events: EventSink = discard_event,
+    admitted: Callable[[StageParams], AbstractContextManager[object]] = lambda params: nullcontext(),
 ) -> tuple[Manifest, StageResult]:
     """The result of a stage: from the store if it is there and sound, else computed and published.
 
-    Two processes that need the same key at once: one computes, the other waits and takes the result.
+    Two processes that need the same key at once: one computes, the other waits and takes the result. `admitted` is
+    entered around computing, and only then: what waits for a free GPU waits there.
     """
     key = key_of(params, inputs=inputs)
     with store.lock(params.stage, key=key):
         found = None if refresh else store.find(params.stage, key=key)
         events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
-        manifest = found or _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+        if found is None:
+            with admitted(params):
+                manifest = _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+        else:
+            manifest = found
     result = result_of(manifest, params=params, key=key, cached=found is not None)
     events({"kind": "end", **result.to_json()})
     return manifest, result
@@ -219,7 +241,14 @@ def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Pref
     from prefect.cache_policies import NO_CACHE
     from prefect.states import Completed
 
-    @task(name=name, cache_policy=NO_CACHE, persist_result=False)
+    @task(
+        name=name,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        retries=len(RETRY_SECONDS),
+        retry_delay_seconds=RETRY_SECONDS,
+        retry_condition_fn=lambda task, run, state: is_transient(_error_of(state)),
+    )
     def run_stage(
         stage: str, params: dict[str, JSON], inputs: dict[str, JSON], store_url: str, workers: int, refresh: bool
     ) -> Any:  # noqa: ANN401 - a Prefect State
@@ -231,10 +260,46 @@ def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Pref
             workers=workers,
             refresh=refresh,
             events=events,
+            admitted=training_slot,
         )
         return Completed(name="Cached" if result.cached else "Completed", data=result.to_json())
 
     return run_stage
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether trying again may help: a service, a network or a disk that did not answer, a training that was killed.
+
+    What a file says or lacks will be the same the next time, and so will a disk that is full.
+    """
+    if isinstance(error, (KilledStageError, ConnectionError, TimeoutError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in _TRANSIENT_ERRORS
+    # What a client of object storage raises when its own attempts are used up.
+    return type(error).__module__.partition(".")[0] in ("botocore", "aiobotocore", "aiohttp")
+
+
+def _error_of(state: Any) -> BaseException | None:  # noqa: ANN401 - a Prefect State
+    """The exception of a failed state."""
+    found = state.result(raise_on_failure=False)
+    return found if isinstance(found, BaseException) else None
+
+
+@contextmanager
+def training_slot(params: StageParams) -> Iterator[None]:
+    """A slot of the global concurrency limit that $TALLY_TRAINING_LIMIT names, for stages that train; else nothing.
+
+    A limit of that name must exist (`tally automations apply` makes it): a missing one would let everybody in.
+    """
+    limit = os.environ.get(TRAINING_LIMIT)
+    if not (limit and params.own_process):
+        yield
+        return
+    from prefect.concurrency.sync import concurrency
+
+    with concurrency(limit, strict=True):
+        yield
 
 
 def load_input(reference: JSON, *, store: Store) -> Input:

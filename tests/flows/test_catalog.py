@@ -164,17 +164,18 @@ def test_ingest_splits__of_a_version_reads_labels_by_its_products(catalog, inbox
         choice = DatasetChoice(dataset=catalog.dataset, catalog=catalog.store.load(version.manifest))
         return ingest_splits(run, choice=choice)
 
-    _, pool, val, _ = splits()
+    before = splits()
+    val = before.val
     assert [(row.item_id, row.status) for row in val.rows] == [("val/a", "ok"), ("val/b", "quarantined")]
     assert val.row("val/b").reason == "category_id: expected a product of the catalog, got 'rum'"
     add_products(str(inbox), catalog=catalog)
-    _, same_pool, val, test = splits()
-    assert {row.item_id: [(item.category, item.sku) for item in row.objects] for row in val.ok} == {
+    after = splits()
+    assert {row.item_id: [(item.category, item.sku) for item in row.objects] for row in after.val.ok} == {
         "val/a": [(1, "jam")],
         "val/b": [(2, "tea"), (3, "rum")],
     }
-    assert [category.sku for category in categories_of(test)] == ["jam", "tea", "rum"]
-    assert same_pool.content_digest == pool.content_digest
+    assert [category.sku for category in categories_of(after.test)] == ["jam", "tea", "rum"]
+    assert after.pool.content_digest == before.pool.content_digest
 
 
 def test_run_options__mean_the_newest_version_unless_one_is_named(catalog, inbox):

@@ -1,7 +1,6 @@
 import shlex
 
 import pytest
-import yaml
 
 from flows import options
 from flows.cli import app
@@ -51,15 +50,6 @@ def test_command__is_understood_as_the_same_options(options):
     words = shlex.split(options.command())
     _, bound, _ = app.parse_args(words[1:], exit_on_error=False)
     assert bound.args[0] == options
-
-
-def test_deployments__name_flows_that_exist_and_options_that_hold(pytestconfig):
-    declared = yaml.safe_load((pytestconfig.rootpath / "deployments/prefect.yaml").read_text())
-    assert {one["name"] for one in declared["deployments"]} == {"sample", "cpu", "gpu"}
-    for one in declared["deployments"]:
-        assert one["entrypoint"] == "flows/prefect_flows.py:pipeline"
-        RunOptions(**one["parameters"])
-    assert "def pipeline(" in (pytestconfig.rootpath / "flows/prefect_flows.py").read_text()
 
 
 def test_set_prefect_defaults__leaves_a_users_settings_alone():

@@ -38,6 +38,19 @@ def test_part_runner__stops_after_the_last_stage(store):
     assert COMPUTED == ["word", "upper"]
 
 
+def test_part_runner__stops_before_what_comes_after_a_last_stage_that_the_run_does_not_have(store):
+    part = Part(computed=frozenset({"word", "upper", "length"}), last="colour", beyond=frozenset({"length"}))
+    with pytest.raises(PartDoneError, match="colour"):
+        climb(PartRunner(inner=LocalRunner(store=store), part=part))
+    assert COMPUTED == ["word", "upper"]
+
+
+def test_part_of__knows_what_comes_after_the_last():
+    names = stage_names(MICRO)
+    assert part(last="render").beyond == set(names[names.index("render") + 1 :])
+    assert part().beyond == frozenset()
+
+
 def test_part_runner__does_not_compute_what_comes_before(store):
     only = Part(computed=frozenset({"upper"}), last="upper")
     with pytest.raises(ValueError, match="word: expected its result in the store.*--from word"):

@@ -1,13 +1,26 @@
+import errno
 import sys
+from contextlib import contextmanager
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from storage.manifest import ManifestRow
 from storage.store import Store
 from tasks import stage as stage_module
 from tasks.params import StageParams
 from tasks.process import StageFailedError, run_in_child
-from tasks.stage import Stage, execute, key_of, load_input, look_up, run_stage_locally, stage
+from tasks.stage import (
+    KilledStageError,
+    Stage,
+    execute,
+    is_transient,
+    key_of,
+    load_input,
+    look_up,
+    run_stage_locally,
+    stage,
+)
 
 
 class CopyParams(StageParams):
@@ -108,6 +121,38 @@ def test_stage__refuses_a_function_of_another_name():
 def test_run_in_child__tells_the_end_of_the_log_when_the_child_fails(store):
     with pytest.raises(StageFailedError, match="No module named 'tasks.copy'"):
         run_in_child(CopyParams(), key="k", inputs={}, store=store, workers=1, events=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (KilledStageError("killed by signal 9"), True),
+        (StageFailedError("ended with exit code 1"), False),
+        (ConnectionResetError(), True),
+        (TimeoutError(), True),
+        (OSError(errno.EIO, "disk"), True),
+        (OSError(errno.ENOSPC, "disk full"), False),
+        (FileNotFoundError(errno.ENOENT, "gone"), False),
+        (EndpointConnectionError(endpoint_url="http://s3"), True),
+        (ValueError("preset: expected …"), False),
+        (None, False),
+    ],
+)
+def test_is_transient__where_trying_again_can_help(error, again):
+    assert is_transient(error) is again
+
+
+def test_execute__waits_for_admission_only_when_it_computes(store):
+    admitted = []
+
+    @contextmanager
+    def slot(params):
+        admitted.append(params.stage)
+        yield
+
+    for _ in range(2):
+        execute(CopyParams(), inputs={}, store=store, admitted=slot)
+    assert admitted == ["copy"]
 
 
 def test_look_up__imports_neither_torch_nor_prefect(tmp_path):
