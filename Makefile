@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= true
 endif
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test lint bench inspect lock clean
+.PHONY: demo test browser lint bench screenshots inspect lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -29,6 +29,11 @@ demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on 
 test: $(INSTALLED)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
+browser:  ## Chromium and axe-core for the browser tests (Debian, as root)
+	@command -v chromium >/dev/null && command -v npm >/dev/null || { \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core npm; }
+	npm ci --silent --prefix tests/inspector/browser
+
 lint: $(INSTALLED)  ## ruff, mypy and the import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -38,6 +43,9 @@ lint: $(INSTALLED)  ## ruff, mypy and the import rules
 bench: $(INSTALLED)  ## the benchmarks in their short form, on the sample
 	$(BIN)/python -m benchmarks
 
+screenshots: $(INSTALLED)  ## pictures of the inspector's pages, of the runs and the store that are here
+	$(BIN)/python -m benchmarks.screenshots
+
 inspect: $(INSTALLED)  ## web pages over the runs and the store
 	$(BIN)/tally inspect
 
@@ -45,4 +53,4 @@ lock: $(INSTALLED)  ## pin the newest versions that pyproject.toml admits
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
 
 clean:  ## remove what can be made again: environment, store and runs
-	rm -rf .venv store runs
+	rm -rf .venv store runs tests/inspector/browser/node_modules

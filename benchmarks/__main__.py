@@ -20,6 +20,7 @@ _SHORT = {
     "compose": ("--dataset", "{dataset}", "--preset", "demo", "speed", "board"),
     "train": ("--dataset", "{dataset}", "--steps", "3"),
     "evaluate": ("--photos", "2000"),
+    "inspector": (),
 }
 
 app = App(name="benchmarks", help=__doc__, result_action="return_value")

@@ -27,6 +27,7 @@ from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
 from flows.refusals import refusal
 from flows.runs import last_run, read_run
+from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
 
@@ -216,7 +217,7 @@ def serve(
     import uvicorn
 
     from flows.champion import resolve_model
-    from flows.serve_app import Limits, create_app, read_token
+    from flows.serve_app import Limits, create_app
     from flows.serving import Served, open_reader
 
     resolve_model(model, runs=runs)
@@ -327,7 +328,6 @@ def inspect(
     import uvicorn
 
     from flows.champion_desk import ChampionDesk
-    from flows.serve_app import read_token
     from inspector.app import create_app
     from inspector.prefect_api import PrefectApi
     from storage.store import Store

@@ -11,7 +11,6 @@ import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Request
@@ -216,15 +215,3 @@ def _decoded(data: bytes, *, most_pixels: int, least_side: int) -> Picture:
         return decode_reduced(data, least_side=least_side)
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
-
-
-def read_token(path: Path | None) -> str | None:
-    """The token in a file, None without a file.
-
-    Raises:
-        ValueError: the file is empty.
-    """
-    token = path.read_text().strip() if path else None
-    if token == "":
-        raise ValueError(f"token: expected a token in {path}, got an empty file")
-    return token

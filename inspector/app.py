@@ -28,7 +28,7 @@ from inspector.prefect_api import PrefectApi
 from inspector.problems import PageError, not_found
 from inspector.rendering import ASSET_TYPES, asset_bytes
 from inspector.run_shelf import RunShelf
-from inspector.site import Site
+from inspector.site import Site, environment
 from inspector.table_shelf import TableShelf
 from storage.store import Store
 
@@ -63,6 +63,9 @@ def create_app(
         ValueError: no token although the host is not loopback, or one that is too short.
     """
     token = checked_token(token, host=host)
+    # Compiled now, not by the first visitor.
+    for name in environment().list_templates(extensions=["html"]):
+        environment().get_template(name)
     site = Site(
         runs=RunShelf(runs_folder),
         store=(store := Store.open(store_url)),

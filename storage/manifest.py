@@ -174,9 +174,13 @@ def encode_manifest(
     table = pa.Table.from_pylist([_record(row, with_path=True) for row in ordered], schema=SCHEMA)
     digest = content_digest(ordered, content=content)
     body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
+    return encode_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)}))
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """The Parquet file of a manifest's rows as Arrow has them, its schema's metadata included."""
     buffer = io.BytesIO()
-    whole = table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)})
-    pq.write_table(whole, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
     return buffer.getvalue()
 
 
@@ -186,10 +190,7 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     Raises:
         ValueError: not a manifest, of a newer schema, or its content does not match its own digest.
     """
-    try:
-        table = pq.read_table(io.BytesIO(data))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+    table = read_manifest_table(data, url=url)
     metadata = manifest_metadata(table.schema, url=url)
     base = url.rsplit("/", 1)[0]
     rows = tuple(decode_row(record, base=base) for record in table.to_pylist())
@@ -207,6 +208,14 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     )
 
 
+def read_manifest_table(data: bytes, *, url: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file that lies at `url` as Arrow has them. Raises ValueError when it is broken."""
+    try:
+        return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class References:
     """What a manifest refers to: the URLs of its rows' files, and those of the manifests that it was made from."""
@@ -221,10 +230,7 @@ def decode_references(data: bytes, *, url: str) -> References:
     Raises:
         ValueError: not a manifest.
     """
-    try:
-        table = pq.read_table(io.BytesIO(data), columns=["path"])
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+    table = read_manifest_table(data, url=url, columns=["path"])
     recorded = manifest_metadata(table.schema, url=url).get("inputs", {}).values()
     listed = [one for value in recorded for one in (value if isinstance(value, list) else [value]) if one]
     paths = [path for path in table.column("path").to_pylist() if path]

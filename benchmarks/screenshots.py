@@ -1,0 +1,128 @@
+"""Pictures of the inspector's pages for the README: written to docs/screenshots by a real browser.
+
+    python -m benchmarks.screenshots [--runs runs] [--store store] [--run NAME] [--out docs/screenshots]
+
+Best after `make demo` and a second run of the same name (`tally run … --seed 1`), so that there is
+something to compare. Needs Chromium (`make browser`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from playwright.sync_api import sync_playwright
+
+from benchmarks.inspector import free_port, start_server
+from inspector.run_shelf import RunShelf
+from inspector.run_view import RunView
+from inspector.table_shelf import TableShelf
+from storage.store import Store
+
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+_QUALITY = 82
+_DECODED = "Promise.all([...document.images].filter(one => one.complete).map(one => one.decode().catch(() => 0)))"
+_WIDE, _PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shot:
+    """One picture: the file's name, the page, and how it is looked at. `clicks` are done first."""
+
+    name: str
+    path: str
+    size: dict[str, int]
+    scheme: str = "light"
+    clicks: tuple[str, ...] = ()
+
+
+def shots_of(run: RunView, *, earlier: str) -> list[Shot]:
+    """The pages of a run that are worth a picture."""
+    base = f"/runs/{quote(run.id)}"
+    stage = f"{base}/stages"
+    mask, photo = (quote(_middle(run, name), safe="") for name in ("segment", "compose"))
+    tested = quote(_middle(run, f"predict.{run.champion}.test"), safe="")
+    compare = (
+        f"/compare?a={quote(earlier)}&b={quote(run.id)}" if earlier else f"/compare?a={run.id}&ar=source&b={run.id}"
+    )
+    wide = [
+        ("runs", "/", ()),
+        ("run", base, ()),
+        ("stage", f"{stage}/prune", ()),
+        ("item", f"{stage}/segment/item?item={mask}", ()),
+        ("synthetic", f"{stage}/compose/item?item={photo}", ("label[for=layer-mask]", "label[for=layer-visible]")),
+        ("prediction", f"{stage}/predict.{run.champion}.test/item?item={tested}", ()),
+        ("compare", compare, ()),
+        ("catalog", f"{base}/catalog", ()),
+        ("confusions", f"{base}/confusions", ()),
+        ("review", f"/review?run={quote(run.id)}&stage=segment", ()),
+    ]
+    return [
+        *(Shot(name=name, path=path, size=_WIDE, clicks=clicks) for name, path, clicks in wide),
+        Shot(name="item-dark", path=f"{stage}/segment/item?item={mask}", size=_WIDE, scheme="dark"),
+        Shot(name="run-phone", path=base, size=_PHONE),
+        Shot(name="stage-phone-dark", path=f"{stage}/prune", size=_PHONE, scheme="dark"),
+    ]
+
+
+def _middle(run: RunView, stage: str) -> str:
+    """An item from the middle of a stage."""
+    table = run.table(stage)
+    return str(table.light.column("item_id")[len(table) // 2])
+
+
+def take(browser: Any, shot: Shot, *, url: str, out: Path) -> None:  # noqa: ANN401 - Playwright's Browser
+    """Open a page and keep what is seen of it."""
+    context = browser.new_context(viewport=shot.size, color_scheme=shot.scheme, base_url=url)
+    page = context.new_page()
+    page.goto(shot.path)
+    for selector in shot.clicks:
+        page.locator(selector).click()
+    page.wait_for_load_state("networkidle")
+    page.evaluate(
+        "Promise.all([...document.images].filter(one => one.complete).map(one => one.decode().catch(() => 0)))"
+    )
+    page.screenshot(path=out / f"{shot.name}.jpg", type="jpeg", quality=_QUALITY)
+    context.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--store", default="store", help="folder or URL of the store")
+    parser.add_argument("--run", default="", help="id of the run; the last one that is complete when not given")
+    parser.add_argument("--out", type=Path, default=Path("docs/screenshots"), help="where the pictures go")
+    arguments = parser.parse_args()
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        parser.error("expected Chromium on this machine, got none: `make browser` installs it on Debian (as root)")
+    shelf = RunShelf(arguments.runs)
+    complete = [one for one in shelf.all() if one.state == "completed"]
+    entry = shelf.get(arguments.run) if arguments.run else next(iter(complete), None)
+    if entry is None:
+        parser.error(f"expected a complete run in {arguments.runs}/, got none: start with `make demo`")
+    store = Store.open(arguments.store)
+    run = RunView(entry, store, TableShelf(store))
+    earlier = next((one.id for one in complete if one.name == entry.name and one.id != entry.id), "")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    options = ("--runs", str(arguments.runs.resolve()), "--store", store.url)
+    server = start_server(Path.cwd(), port=port, options=options)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS))
+            for shot in shots_of(run, earlier=earlier):
+                take(browser, shot, url=f"http://127.0.0.1:{port}", out=arguments.out)
+                print(arguments.out / f"{shot.name}.jpg", flush=True)
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""A real browser, and the inspector as `tally inspect` starts it, over a store that the micro preset made."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.inspector.browser.planted import plant
+
+TOKEN = "a-token-for-the-browser"
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A micro run's folder, the inspector over it, and the data set that it was made of."""
+
+    folder: Path
+    url: str
+    dataset: Path
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The path of a Chromium; tests are skipped where there is none."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium on this machine: `make browser` installs it on Debian (as root)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The source of axe-core; tests are skipped where it was not installed."""
+    if not AXE.is_file():
+        pytest.skip("no axe-core: `make browser` installs it with npm")
+    return AXE.read_text()
+
+
+@pytest.fixture(scope="session")
+def shop(chromium, micro_run, small_dataset, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shop")
+    for name in ("runs", "store"):
+        # Links, not copies: nothing here writes into a published file.
+        shutil.copytree(micro_run[0] / name, folder / name, copy_function=os.link)
+    plant(folder)
+    (folder / "token").write_text(TOKEN)
+    port = free_port()
+    command = [sys.executable, "-m", "flows.cli", "inspect", "--port", str(port), "--token-file", "token"]
+    environment = {**os.environ, "PREFECT_API_URL": ""}
+    with (folder / "output").open("w") as output:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server=server, output=folder / "output")
+        yield Shop(folder, f"http://127.0.0.1:{port}", small_dataset)
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_for(url, *, server, output, seconds=120):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert server.poll() is None, output.read_text()
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except (urllib.error.URLError, TimeoutError):
+            time.sleep(0.1)
+    pytest.fail(f"{url} does not answer: {output.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: see `make test`")
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser, shop):
+    """Opens pages of the inspector; complains of every error that the browser's console told."""
+    contexts, complaints = [], []
+
+    def open_one(path="/", *, width=1280, height=860, scheme="light", script=True):
+        size = {"width": width, "height": height}
+        context = browser.new_context(viewport=size, color_scheme=scheme, java_script_enabled=script, base_url=shop.url)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
+        page.goto(path)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def page(open_page):
+    return open_page()
+
+
+def sign_in(page, *, name="Ada"):
+    page.goto("/sign-in")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_label("Your name").fill(name)
+    page.get_by_role("button", name="Sign in").click()

@@ -1,0 +1,310 @@
+"""Every page in a real browser: what is on it, filters, paging, keys, layers, and that it works without script."""
+
+import re
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+from storage.images import decode_rgb
+from tests.inspector.browser.conftest import sign_in
+from tests.inspector.browser.planted import EARLIER, LONG_ROWS, LONG_STAGE
+
+STAGE = "/runs/micro/stages/{}"
+
+
+def loaded(page, selector):
+    """The pictures of a part of the page, scrolled to and waited for: all must have come."""
+    pictures = page.locator(f"{selector} img")
+    assert pictures.count() > 0
+    for picture in pictures.all():
+        picture.scroll_into_view_if_needed()
+        picture.evaluate("image => image.decode()")
+        assert picture.evaluate("image => image.naturalWidth") > 0
+
+
+def first_item(page, stage, **filters):
+    query = "&".join(f"{name}={value}" for name, value in filters.items())
+    page.goto(f"{STAGE.format(stage)}?{query}")
+    page.locator(".gallery .tile").first.click()
+    return page
+
+
+def test_runs__lead_to_the_run_and_its_stages(page):
+    rows = page.get_by_role("row")
+    expect(rows.nth(1)).to_contain_text("completed")
+    expect(rows.nth(2)).to_contain_text("earlier")
+    page.get_by_role("link", name="micro").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("micro")
+    expect(page.get_by_text("tally run --dataset")).to_be_visible()
+    expect(page.get_by_text("parameter resamplings: 49 before, 50 now")).to_be_visible()
+    stages = page.locator(".graph a.stage")
+    assert stages.count() >= 30
+    loaded(page, ".plots")
+    page.locator(".graph a.stage", has_text="prune").first.click()
+    expect(page).to_have_url(re.compile("/runs/micro/stages/prune$"))
+
+
+def test_report__opens(open_page):
+    page = open_page("/runs/micro/report")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Run micro")
+
+
+def test_stage__filters_by_sku_status_and_quality(open_page):
+    page = open_page(STAGE.format("prune"))
+    loaded(page, ".gallery li:nth-child(-n + 6)")
+    sku = page.get_by_label("SKU").locator("option").nth(1).get_attribute("value")
+    page.get_by_label("SKU").select_option(sku)
+    page.get_by_role("button", name="Show").click()
+    tiles = page.locator(".gallery .tile")
+    assert 0 < tiles.count() < 60
+    assert all(sku in text for text in tiles.all_inner_texts())
+    statuses = page.get_by_label("status").locator("option").all_inner_texts()
+    if len(statuses) > 2:
+        page.get_by_label("status").select_option("dropped")
+        page.get_by_role("button", name="Show").click()
+        assert all("dropped" in text for text in tiles.all_inner_texts())
+    page.get_by_role("link", name="Reset").click()
+    page.get_by_label("lowest quality").fill("2")
+    page.get_by_role("button", name="Show").click()
+    expect(page.get_by_text("No row passes these filters")).to_be_visible()
+
+
+def test_stage__filters_by_reason_and_search(open_page):
+    page = open_page(STAGE.format("select.image_level"))
+    reason = page.get_by_label("reason").locator("option").nth(1).get_attribute("value")
+    page.get_by_label("reason").select_option(reason)
+    page.get_by_role("button", name="Show").click()
+    count = page.locator(".gallery .tile").count()
+    assert count > 0
+    name = page.locator(".tile .name").first.inner_text()
+    page.get_by_label("search").fill(name.removeprefix("…"))
+    page.get_by_label("search").press("Enter")
+    assert 0 < page.locator(".gallery .tile").count() <= count
+
+
+def test_stage__pages_and_sorts(open_page):
+    page = open_page(STAGE.format(LONG_STAGE))
+    told = page.locator(".pager").first
+    expect(told).to_contain_text(f"1–60 of {LONG_ROWS}")
+    page.keyboard.press("n")
+    expect(told).to_contain_text(f"61–120 of {LONG_ROWS}")
+    page.get_by_role("link", name="Next").first.click()
+    expect(told).to_contain_text(f"121–{LONG_ROWS} of {LONG_ROWS}")
+    page.keyboard.press("p")
+    expect(told).to_contain_text("61–120")
+    page.get_by_label("sort").select_option("quality")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator(".tile .name").first).to_have_text("0149")
+    page.get_by_role("link", name="table", exact=True).click()
+    expect(page.get_by_role("rowheader").first).to_have_text("catalog/0149")
+
+
+def test_stage__the_manifest_can_be_taken_away(open_page):
+    page = open_page(STAGE.format("segment"))
+    with page.expect_download() as download:
+        page.get_by_role("link", name="manifest.parquet").click()
+    assert download.value.suggested_filename == "micro-segment.parquet"
+
+
+def test_keys__through_gallery_and_items(open_page):
+    page = open_page(STAGE.format(LONG_STAGE) + "?sort=quality")
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert page.evaluate("document.activeElement.querySelector('.name').textContent") == "0148"
+    page.keyboard.press("ArrowDown")
+    below = int(page.evaluate("document.activeElement.querySelector('.name').textContent"))
+    assert below < 147
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text(f"catalog/{below:04d}")
+    page.keyboard.press("ArrowRight")
+    expect(heading).to_contain_text(f"catalog/{below - 1:04d}")
+    page.keyboard.press("ArrowLeft")
+    expect(heading).to_contain_text(f"catalog/{below:04d}")
+    page.keyboard.press("u")
+    expect(page).to_have_url(re.compile("sort=quality"))
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "find"
+    page.keyboard.press("Escape")
+    page.locator("h1").click()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+
+
+def test_keys__alone_reach_everything(open_page):
+    page = open_page("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen = []
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        seen.append(page.evaluate("document.activeElement.textContent.trim()"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", seen[-1]
+        if seen[-1] == "micro":
+            page.keyboard.press("Enter")
+            break
+    expect(page).to_have_url(re.compile("/runs/micro"))
+
+
+def canvas(page):
+    """The picture with what lies on it, as pixels."""
+    page.wait_for_load_state("networkidle")
+    page.locator("#canvas img.base").evaluate("image => image.decode()")
+    return decode_rgb(page.locator("#canvas").screenshot()).astype(int)
+
+
+def inside(page, like):
+    """Where the mask is, in the pixels of a picture of the page."""
+    source = page.locator(".film.mask").get_attribute("src").replace("kind=mask", "kind=alpha")
+    alpha = decode_rgb(page.request.get(source).body())[..., 0]
+    rows = np.linspace(0, alpha.shape[0] - 1, like.shape[0]).round().astype(int)
+    columns = np.linspace(0, alpha.shape[1] - 1, like.shape[1]).round().astype(int)
+    return alpha[rows][:, columns] > 250
+
+
+def test_layers__the_mask_film_appears_where_the_mask_is(open_page):
+    page = first_item(open_page(), "segment")
+    page.locator("label[for=layer-boxes]").click()
+    film = page.locator(".film.mask")
+    film.evaluate("image => image.decode()")
+    shown = canvas(page)
+    page.keyboard.press("1")
+    expect(film).to_be_hidden()
+    plain = canvas(page)
+    mask = inside(page, plain)
+    changed = np.abs(shown - plain).sum(axis=2) > 24
+    assert mask.sum() > 50
+    assert changed[mask].mean() > 0.95
+    away = ~mask & ~np.array([np.roll(mask, step, axis) for axis in (0, 1) for step in (-4, 4)]).any(axis=0)
+    assert changed[away].mean() < 0.02
+    # Magenta: red and blue up against green.
+    gained = (shown - plain)[mask].mean(axis=0)
+    assert gained[0] - gained[1] > 40 and gained[2] - gained[1] > 20
+
+
+def test_layers__stay_as_they_are_from_item_to_item(open_page):
+    page = first_item(open_page(), "segment")
+    expect(page.locator(".film.mask")).to_be_visible()
+    page.keyboard.press("1")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("2 of 60")).to_be_visible()
+    expect(page.locator(".film.mask")).to_be_hidden()
+
+
+def test_layers__density_boxes_truth_and_score(open_page):
+    page = first_item(open_page(), "predict.instance_level.test")
+    plain = canvas(page)
+    page.get_by_text("density", exact=False).first.click()
+    page.locator(".film.density").evaluate("image => image.decode()")
+    assert (np.abs(canvas(page) - plain).sum(axis=2) > 24).mean() > 0.05
+    page.get_by_text("truth").first.click()
+    assert page.locator(".film.truth rect").count() > 0
+    expect(page.locator(".film.truth")).to_be_visible()
+    slider = page.locator("#score")
+    slider.fill("0")
+    everything = page.locator(".film.boxes .shape:not(.low)").count()
+    slider.fill("1")
+    assert page.locator(".film.boxes .shape:not(.low)").count() < everything
+
+
+def test_layers__visible_fraction_centres_and_masks_of_a_synthetic_photo(open_page):
+    page = first_item(open_page(), "compose")
+    for name, told in (("masks", "img.film.mask"), ("visible fraction", ".film.visible"), ("centres", ".film.centres")):
+        page.locator(".layers label", has_text=name).click()
+        expect(page.locator(told)).to_be_visible()
+    assert "%" in page.locator(".film.visible text").first.inner_text()
+
+
+def test_item__lineage_leads_from_the_exemplar_to_its_photos(open_page):
+    page = first_item(open_page(), "ingest.catalog")
+    kin = page.locator(".kin")
+    expect(kin.filter(has_text="segment")).to_be_visible()
+    expect(kin.filter(has_text="prune")).to_be_visible()
+    kin.filter(has_text="segment").locator("li a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("mask/")
+    expect(page.locator(".kin").filter(has_text="ingest.catalog")).to_be_visible()
+    page.goto(STAGE.format("compose"))
+    page.locator(".tile").first.click()
+    loaded(page, ".kin")
+    page.locator(".kin").filter(has_text="prune").locator("li a").first.click()
+    expect(page.locator(".kin").filter(has_text="compose")).to_be_visible()
+    expect(page.get_by_text("taught")).to_be_visible()
+    expect(page.get_by_text("predictions of")).to_be_visible()
+
+
+def test_item__pool_evidence_and_pseudo_labels(open_page):
+    page = first_item(open_page(), "prune")
+    loaded(page, "[aria-labelledby=evidence-title]")
+    page = first_item(page, "select.instance_level")
+    expect(page.locator(".notice").first).to_contain_text(re.compile("rejected|ok"))
+    expect(page.locator(".film.boxes")).to_be_attached()
+
+
+def test_item__files_that_are_no_pictures_are_readable(open_page):
+    page = open_page(STAGE.format("evaluate.source") + "/item?item=table/skus")
+    expect(page.get_by_role("columnheader", name="recall").first).to_be_visible()
+    page.goto(STAGE.format("evaluate.source") + "/item?item=report")
+    expect(page.get_by_text('"threshold"')).to_be_visible()
+
+
+def test_compare__a_list_that_was_right_and_became_wrong(open_page):
+    page = open_page(f"/compare?a={EARLIER}&b=micro")
+    expect(page.get_by_text("became wrong (1)")).to_be_visible()
+    page.get_by_role("link", name="became wrong").click()
+    pair = page.locator(".pair")
+    expect(pair).to_have_count(1)
+    loaded(page, ".pair")
+    expect(pair.locator("figcaption").first).to_contain_text("no mistake")
+    assert pair.locator("figure").nth(1).locator("rect").count() > 0
+    expect(page.get_by_text("parameter resamplings: 49 before, 50 now")).to_be_visible()
+
+
+def test_compare__two_rounds_of_one_run(open_page):
+    page = open_page("/compare?a=micro&ar=source&b=micro&br=instance_level")
+    expect(page.get_by_text("Two rounds of the same run")).to_be_visible()
+    expect(page.get_by_role("row", name="averaged cAcc")).to_be_visible()
+
+
+def test_catalog__products_and_their_pages(open_page):
+    page = open_page("/runs/micro/catalog")
+    assert page.locator("table").first.get_by_role("row").count() == 11
+    page.get_by_label("sort").select_option("kept")
+    page.get_by_role("button", name="Show").click()
+    page.locator("tbody th a").first.click()
+    expect(page.get_by_role("heading", name="Exemplars")).to_be_visible()
+    loaded(page, "section:nth-of-type(1) .gallery li:nth-child(-n + 3)")
+
+
+def test_confusions__down_to_the_pictures(open_page):
+    page = open_page("/runs/micro/confusions")
+    assert page.locator(".matrix a").count() > 0
+    page.locator(".matrix a").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("found as")
+    loaded(page, ".gallery li:nth-child(-n + 4)")
+    page.locator(".tile").first.click()
+    expect(page.locator("#canvas")).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_without_script__pages_layers_and_forms_work(open_page, scheme):
+    page = open_page(STAGE.format("segment"), script=False, scheme=scheme)
+    page.get_by_label("sort").select_option("-quality")
+    page.get_by_role("button", name="Show").click()
+    page.locator(".tile").first.click()
+    expect(page.locator(".film.mask")).to_be_visible()
+    page.locator("label[for=layer-mask]").click()
+    expect(page.locator(".film.mask")).to_be_hidden()
+    page.get_by_role("link", name="Next").click()
+    expect(page.get_by_text("2 of 60")).to_be_visible()
+    sign_in(page)
+    expect(page.get_by_text("Ada")).to_be_visible()
+
+
+def test_dark__follows_the_system(open_page):
+    dark = decode_rgb(open_page("/", scheme="dark").screenshot())
+    light = decode_rgb(open_page("/", scheme="light").screenshot())
+    assert dark.mean() < 60 and light.mean() > 200
