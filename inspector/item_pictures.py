@@ -12,6 +12,7 @@ from inspector.pictures import (
     crop_around,
     decode_density,
     heat_overlay,
+    in_window,
     instances_overlay,
     mask_overlay,
     stretched,
@@ -85,7 +86,7 @@ def make_picture(run: RunView, *, stage: str, row: ManifestRow, kind: Kind) -> E
 
 def identity_of(run: RunView, *, stage: str, item_id: str, kind: str) -> JSON:
     """What a picture shows: the stage's content and which of its items, and how."""
-    return ["picture-3", run.stages[stage].content_digest, run.stages[stage].key, item_id, kind]
+    return ["picture-4", run.stages[stage].content_digest, run.stages[stage].key, item_id, kind]
 
 
 def has_thumbnail(row: ManifestRow) -> bool:
@@ -195,7 +196,8 @@ def _alpha_levels(run: RunView, stage: str, row: ManifestRow) -> Picture:
     levels_HW = decode_grey(read_own(run.store, mask))
     if mask.item_id.startswith("coarse/"):
         levels_HW = np.ascontiguousarray(stretched(levels_HW)[..., 0])
-    return levels_HW
+    window = mask.attributes.get("window")
+    return in_window(levels_HW, window=window, size=(mask.width or 0, mask.height or 0)) if window else levels_HW
 
 
 def _density_film(run: RunView, stage: str, row: ManifestRow) -> Encoded:

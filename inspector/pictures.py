@@ -83,6 +83,16 @@ def mask_overlay(alpha_HW: Picture) -> Picture:
     return film_HW4
 
 
+def in_window(levels_hw: Picture, *, window: Sequence[int], size: tuple[int, int]) -> Picture:
+    """A map of a part of a photo (`window`: x0, y0, x1, y1) in the frame of the photo of `size` (width, height)."""
+    x0, y0, x1, y1 = (int(value) for value in window)
+    whole_HW = np.zeros((size[1], size[0]), np.uint8)
+    part_hw = cv2.resize(levels_hw, (x1 - x0, y1 - y0), interpolation=cv2.INTER_NEAREST)
+    inside = (slice(max(y0, 0), max(min(y1, size[1]), 0)), slice(max(x0, 0), max(min(x1, size[0]), 0)))
+    whole_HW[inside] = part_hw[inside[0].start - y0 : inside[0].stop - y0, inside[1].start - x0 : inside[1].stop - x0]
+    return whole_HW
+
+
 def under_mask(photo_HW3: Picture, *, alpha_HW: Picture) -> Picture:
     """The photo dark where the mask is empty, with the mask's outline.
 

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from inspector.run_view import RunView
+from storage.catalogs import catalog_versions
+from storage.store import Store
 
 FEW_VIEWS = 3
 
@@ -109,21 +111,43 @@ def _best_evidence(run: RunView) -> dict[str, float]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CatalogVersion:
-    """A content of the catalog with the run that first had it, and what it added to the one before."""
+class SeenVersion:
+    """A content of the catalog with the run that first had it (or the number of the version that was recorded), and
+    what it added to the one before."""
 
     digest: str
-    run: str
-    started: str
+    run: str = ""
+    number: int = 0
+    time: str
     products: int
     exemplars: int
     added: tuple[str, ...]
     removed: tuple[str, ...]
 
 
-def catalog_versions(runs: Sequence[RunView]) -> list[CatalogVersion]:
+def recorded_versions(store: Store, *, catalog: str) -> list[SeenVersion]:
+    """The versions of a catalog that products were added to or removed from, the first one first.
+
+    Raises:
+        ValueError: the name is none, or a record is broken.
+    """
+    return [
+        SeenVersion(
+            digest=one.content_digest,
+            number=one.number,
+            time=one.time,
+            products=one.products,
+            exemplars=one.photos,
+            added=() if one.action == "removed" else one.skus,
+            removed=one.skus if one.action == "removed" else (),
+        )
+        for one in catalog_versions(store, catalog=catalog)
+    ]
+
+
+def seen_versions(runs: Sequence[RunView]) -> list[SeenVersion]:
     """The contents that the catalog had over runs (in the order of time), each once, the first one first."""
-    found: list[CatalogVersion] = []
+    found: list[SeenVersion] = []
     before: set[str] = set()
     for run in runs:
         entry, table = run.stages.get("ingest.catalog"), run.find("ingest.catalog")
@@ -131,10 +155,10 @@ def catalog_versions(runs: Sequence[RunView]) -> list[CatalogVersion]:
             continue
         skus = set(pc.unique(table.light.column("sku")).to_pylist()) - {None}
         found.append(
-            CatalogVersion(
+            SeenVersion(
                 digest=entry.content_digest,
                 run=run.id,
-                started=str(run.record.get("started") or ""),
+                time=str(run.record.get("started") or ""),
                 products=len(skus),
                 exemplars=len(table),
                 added=tuple(sorted(skus - before)),

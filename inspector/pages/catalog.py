@@ -13,7 +13,7 @@ from inspector.item_pictures import make_crop
 from inspector.listing import PAGE_SIZE, Filters, page_of
 from inspector.pages.stages import as_response, page_number
 from inspector.problems import not_found
-from inspector.products import FEW_VIEWS, Product, catalog_versions, products_of
+from inspector.products import FEW_VIEWS, Product, SeenVersion, products_of, recorded_versions, seen_versions
 from inspector.run_view import RunView
 from inspector.site import Site
 
@@ -37,6 +37,20 @@ def sorted_products(products: list[Product], *, sort: str) -> list[Product]:
         return value is None, float(value or 0)
 
     return sorted(products, key=rank)
+
+
+def versions_of(site: Site, run: RunView) -> tuple[list[SeenVersion], str]:
+    """The versions of a run's catalog, and what is wrong with their records; where none were recorded, what runs of the
+    name have had."""
+    try:
+        name = str(run.record.get("catalog") or "")
+        recorded = recorded_versions(site.store, catalog=name) if name else []
+    except ValueError as error:
+        return [], str(error)
+    if recorded:
+        return recorded, ""
+    before = [one for one in site.runs.all() if one.name == run.entry.name and not one.problem]
+    return seen_versions([site.view(one) for one in reversed(before)]), ""
 
 
 def product_page(run: RunView, *, sku: str, rung: str) -> dict[str, Any]:
@@ -73,8 +87,7 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
         products = products_of(view, rung=rung)
         page = page_of(len(products), number=page_number(request.query_params))
         ordered = sorted_products(products, sort=sort)[page.start : page.end]
-        before = [one for one in site.runs.all() if one.name == view.entry.name and not one.problem]
-        versions = catalog_versions([site.view(one) for one in reversed(before)])
+        versions, problem = versions_of(site, view)
         flagged = [one for one in products if one.flagged]
         return site.page(
             request,
@@ -88,6 +101,7 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
             flagged=flagged,
             few=FEW_VIEWS,
             versions=versions,
+            problem=problem,
         )
 
     @app.get("/runs/{run}/product")

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from inspector.app import create_app
+from storage.catalogs import CatalogVersion, record_version
 from storage.images import decode_rgb, decode_rgba
+from storage.store import Store
 from tests.inspector.conftest import HERE, TOKEN
 from tests.inspector.made_run import HOSTILE
 
@@ -208,6 +210,32 @@ def test_catalog__flags_products_with_too_few_views(client):
     assert "2 products have fewer than 3 kept views" in page and "0.50" in page
     assert client.get("/runs/first/product?sku=rice").status_code == 404
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in client.get("/runs/first/product?sku=tea").text
+
+
+def test_catalog__versions_that_were_recorded_or_that_runs_have_had(client, folder, tmp_path):
+    assert "over the runs named first" in client.get("/runs/first/catalog").text
+    copy, _ = copied(folder, tmp_path)
+    store = Store.open(str(tmp_path / "store"))
+    version = CatalogVersion(
+        catalog="shop",
+        number=1,
+        action="added",
+        skus=("rice",),
+        products=3,
+        photos=9,
+        dataset="",
+        source="new/",
+        time="2026-01-01T00:00:00+00:00",
+        manifest="",
+        content_digest="",
+    )
+    record_version(store, version)
+    path = tmp_path / "runs/first/run.json"
+    path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "catalog": "shop", "catalog_version": 1}))
+    page = copy.get("/runs/first/catalog").text
+    assert "Versions of catalog shop" in page and "rice" in page
+    (tmp_path / "store/catalogs/shop/000001.json").write_text("[")
+    assert "expected a JSON object" in copy.get("/runs/first/catalog").text
 
 
 def test_confusions__lead_to_the_pictures_of_every_mistake(client):
