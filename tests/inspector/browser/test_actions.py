@@ -40,6 +40,7 @@ def test_review__a_decision_changes_the_next_runs_key_and_taking_it_back_restore
     page.keyboard.press("ArrowLeft")
     expect(page.locator(".review")).to_contain_text("bad by Ada")
     page.keyboard.press("x")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Take back")
     page.keyboard.press("Enter")
     expect(page.get_by_text("2 of 60")).to_be_visible()
     assert verdict_on(shop, "prune") == ("hit", "")
@@ -61,7 +62,7 @@ def test_review__many_at_once(shop, open_page):
     expect(page.get_by_text("seen from above").first).to_be_visible()
     assert [one.verdict for one in read_decisions(Store.open(str(shop.folder / "store")))][-3:] == ["good"] * 3
     assert verdict_on(shop, "prune")[0] == "miss"
-    page.get_by_label("decided").select_option("yes")
+    page.locator("select[name=decided]").select_option("yes")
     page.get_by_role("button", name="Show").click()
     expect(page.locator(".pick")).to_have_count(3)
 

@@ -53,15 +53,15 @@ def test_report__opens(open_page):
 def test_stage__filters_by_sku_status_and_quality(open_page):
     page = open_page(STAGE.format("prune"))
     loaded(page, ".gallery li:nth-child(-n + 6)")
-    sku = page.get_by_label("SKU").locator("option").nth(1).get_attribute("value")
-    page.get_by_label("SKU").select_option(sku)
+    sku = page.locator("select[name=sku]").locator("option").nth(1).get_attribute("value")
+    page.locator("select[name=sku]").select_option(sku)
     page.get_by_role("button", name="Show").click()
     tiles = page.locator(".gallery .tile")
     assert 0 < tiles.count() < 60
     assert all(sku in text for text in tiles.all_inner_texts())
-    statuses = page.get_by_label("status").locator("option").all_inner_texts()
+    statuses = page.locator("select[name=status]").locator("option").all_inner_texts()
     if len(statuses) > 2:
-        page.get_by_label("status").select_option("dropped")
+        page.locator("select[name=status]").select_option("dropped")
         page.get_by_role("button", name="Show").click()
         assert all("dropped" in text for text in tiles.all_inner_texts())
     page.get_by_role("link", name="Reset").click()
@@ -72,8 +72,8 @@ def test_stage__filters_by_sku_status_and_quality(open_page):
 
 def test_stage__filters_by_reason_and_search(open_page):
     page = open_page(STAGE.format("select.image_level"))
-    reason = page.get_by_label("reason").locator("option").nth(1).get_attribute("value")
-    page.get_by_label("reason").select_option(reason)
+    reason = page.locator("select[name=reason]").locator("option").nth(1).get_attribute("value")
+    page.locator("select[name=reason]").select_option(reason)
     page.get_by_role("button", name="Show").click()
     count = page.locator(".gallery .tile").count()
     assert count > 0
@@ -93,7 +93,7 @@ def test_stage__pages_and_sorts(open_page):
     expect(told).to_contain_text(f"121–{LONG_ROWS} of {LONG_ROWS}")
     page.keyboard.press("p")
     expect(told).to_contain_text("61–120")
-    page.get_by_label("sort").select_option("quality")
+    page.locator("select[name=sort]").select_option("quality")
     page.get_by_role("button", name="Show").click()
     expect(page.locator(".tile .name").first).to_have_text("0149")
     page.get_by_role("link", name="table", exact=True).click()
@@ -216,7 +216,7 @@ def test_layers__visible_fraction_centres_and_masks_of_a_synthetic_photo(open_pa
     for name, told in (("masks", "img.film.mask"), ("visible fraction", ".film.visible"), ("centres", ".film.centres")):
         page.locator(".layers label", has_text=name).click()
         expect(page.locator(told)).to_be_visible()
-    assert "%" in page.locator(".film.visible text").first.inner_text()
+    assert "%" in page.locator(".film.visible text").first.text_content()
 
 
 def test_item__lineage_leads_from_the_exemplar_to_its_photos(open_page):
@@ -272,7 +272,7 @@ def test_compare__two_rounds_of_one_run(open_page):
 def test_catalog__products_and_their_pages(open_page):
     page = open_page("/runs/micro/catalog")
     assert page.locator("table").first.get_by_role("row").count() == 11
-    page.get_by_label("sort").select_option("kept")
+    page.locator("select[name=sort]").select_option("kept")
     page.get_by_role("button", name="Show").click()
     page.locator("tbody th a").first.click()
     expect(page.get_by_role("heading", name="Exemplars")).to_be_visible()
@@ -292,7 +292,7 @@ def test_confusions__down_to_the_pictures(open_page):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_without_script__pages_layers_and_forms_work(open_page, scheme):
     page = open_page(STAGE.format("segment"), script=False, scheme=scheme)
-    page.get_by_label("sort").select_option("-quality")
+    page.locator("select[name=sort]").select_option("-quality")
     page.get_by_role("button", name="Show").click()
     page.locator(".tile").first.click()
     expect(page.locator(".film.mask")).to_be_visible()
