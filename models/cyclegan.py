@@ -26,6 +26,8 @@ B batch, C channels, H x W pixels; images are float32 [B, 3, H, W] in [-1, 1], H
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -173,39 +175,52 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
-    """What one pass of the generators gives: the total loss, its parts, and both translations (detached)."""
+    """What one pass of the generators gives: the losses by name, times their weights, and both translations
+    (detached)."""
 
-    loss: Tensor
-    parts: dict[str, Tensor]
+    losses: dict[str, Tensor]
     pool_like_B3HW: Tensor
     synthetic_like_B3HW: Tensor
 
 
-class ImageBuffer:
+class ImageBuffer(nn.Module):
     """The last translated images, mixed with new ones for the critics (Shrivastava et al., CVPR 2017).
 
-    Half of the time an image is swapped for an older one. `images` is [n, 3, H, W], n <= `size`.
+    Half of the time an image is swapped for an older one. `images` is [size, 3, S, S], of which `filled` are in use;
+    both are part of the module's state.
     """
 
-    def __init__(self, *, size: int = BUFFER_SIZE) -> None:
-        self.size = size
-        self.images = torch.empty(0)
+    images: Tensor
+    filled: Tensor
 
-    def exchange(self, images_B3HW: Tensor, *, generator: torch.Generator) -> Tensor:
-        """Store `images_B3HW` and return as many: each either the new image or an old one that it replaces."""
-        chosen = []
-        for image_3HW in images_B3HW:
-            if len(self.images) < self.size:
-                added_13HW = image_3HW[None].clone()
-                self.images = torch.cat([self.images, added_13HW]) if len(self.images) else added_13HW
-                chosen.append(image_3HW)
-            elif torch.rand((), generator=generator).item() < 0.5:
-                index = int(torch.randint(len(self.images), (), generator=generator))
-                chosen.append(self.images[index].clone())
-                self.images[index] = image_3HW
-            else:
-                chosen.append(image_3HW)
+    def __init__(self, *, side: int, size: int = BUFFER_SIZE) -> None:
+        super().__init__()
+        self.register_buffer("images", torch.zeros(size, 3, side, side))
+        self.register_buffer("filled", torch.tensor(0))
+
+    def exchange(self, images_B3SS: Tensor, *, seeds: Sequence[int]) -> Tensor:
+        """Store `images_B3SS` and return as many: each either the new image or an old one that it replaces.
+
+        `seeds`: of each image's random choice.
+        """
+        chosen = [
+            self._exchange_one(image_3SS, generator=torch.Generator().manual_seed(seed))
+            for image_3SS, seed in zip(images_B3SS, seeds, strict=True)
+        ]
         return torch.stack(chosen).contiguous(memory_format=torch.channels_last)
+
+    def _exchange_one(self, image_3SS: Tensor, *, generator: torch.Generator) -> Tensor:
+        filled = int(self.filled)
+        if filled < len(self.images):
+            self.images[filled] = image_3SS
+            self.filled += 1
+            return image_3SS
+        if torch.rand((), generator=generator).item() >= 0.5:
+            return image_3SS
+        index = int(torch.randint(filled, (), generator=generator))
+        older_3SS = self.images[index].clone()
+        self.images[index] = image_3SS
+        return older_3SS
 
 
 def adversarial_loss(scores: Tensor, *, real: float) -> Tensor:
@@ -244,15 +259,9 @@ def translate(
         + _distance(model.to_synthetic(synthetic_B3HW), synthetic_B3HW),
         "content": content_loss(pool_like, synthetic_B3HW, mask_B1HW=mask_B1HW),
     }
-    loss = (
-        parts["adversarial"]
-        + weights.cycle * parts["cycle"]
-        + weights.identity * parts["identity"]
-        + weights.content * parts["content"]
-    )
+    factors = {"cycle": weights.cycle, "identity": weights.identity, "content": weights.content}
     return Translation(
-        loss=loss,
-        parts={name: part.detach() for name, part in parts.items()},
+        losses={name: factors.get(name, 1.0) * part for name, part in parts.items()},
         pool_like_B3HW=pool_like.detach(),
         synthetic_like_B3HW=synthetic_like.detach(),
     )
@@ -264,10 +273,49 @@ def critic_loss(critic: PatchCritic, *, real_B3HW: Tensor, translated_B3HW: Tens
     return (real + adversarial_loss(critic(translated_B3HW), real=0.0)) / 2
 
 
-def linear_decay(step: int, *, steps: int) -> float:
-    """Factor of the learning rate: 1 in the first half of `steps`, then straight down to 0 at `steps`."""
-    constant = steps // 2
-    return min(1.0, (steps - step) / max(steps - constant, 1))
+class GeneratorLosses(nn.Module):
+    """What the generators learn from a batch. Their translations wait for the critics' turn, piece by piece."""
+
+    def __init__(self, model: CycleGAN, *, weights: LossWeights) -> None:
+        super().__init__()
+        self.model, self.weights = model, weights
+        self.made: deque[Translation] = deque()
+
+    def forward(
+        self, synthetic_B3SS: Tensor, mask_B1SS: Tensor, pool_B3SS: Tensor, seeds: list[int]
+    ) -> dict[str, Tensor]:
+        """Losses by name, times their weights; `seeds` are the critics' business."""
+        made = translate(
+            self.model, synthetic_B3HW=synthetic_B3SS, pool_B3HW=pool_B3SS, mask_B1HW=mask_B1SS, weights=self.weights
+        )
+        self.made.append(made)
+        return made.losses
+
+
+class CriticLosses(nn.Module):
+    """What the critics learn from the same batch: real images against translated ones, some of them older."""
+
+    def __init__(self, generators: GeneratorLosses, *, buffers: nn.ModuleDict) -> None:
+        super().__init__()
+        self.pool_critic, self.synthetic_critic = generators.model.pool_critic, generators.model.synthetic_critic
+        self.buffers_of = buffers
+        self._made = generators.made
+
+    def forward(
+        self, synthetic_B3SS: Tensor, mask_B1SS: Tensor, pool_B3SS: Tensor, seeds: list[int]
+    ) -> dict[str, Tensor]:
+        """The critics' loss by name."""
+        made = self._made.popleft()
+        pool_like, synthetic_like = (
+            self.buffers_of[name].exchange(images.float(), seeds=[2 * seed + salt for seed in seeds])
+            for salt, (name, images) in enumerate(
+                (("pool", made.pool_like_B3HW), ("synthetic", made.synthetic_like_B3HW))
+            )
+        )
+        loss = critic_loss(self.pool_critic, real_B3HW=pool_B3SS, translated_B3HW=pool_like) + critic_loss(
+            self.synthetic_critic, real_B3HW=synthetic_B3SS, translated_B3HW=synthetic_like
+        )
+        return {"critics": loss}
 
 
 def _distance(images_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:

@@ -204,7 +204,7 @@ class RenderParams(StageParams):
     """
 
     stage: ClassVar[str] = "render"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     own_process: ClassVar[bool] = True
     renderer: Literal["cyclegan", "colour", "fourier", "none"] = Field(
         default="cyclegan", description="what translates"

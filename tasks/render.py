@@ -16,31 +16,24 @@ import torch
 from safetensors.torch import save
 
 from models.cyclegan import CycleGAN, Generator, LossWeights
+from models.training.loop import StepReport
+from models.training.world import ALONE
 from storage.images import encode_jpeg, encode_png
 from storage.manifest import Manifest, ManifestRow, referenced
 from storage.store import replace_file
 from tasks.context import StageContext
+from tasks.device import pick_device
+from tasks.loading import batches
 from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
 from tasks.render_photos import Photo, TrainingPhotos, draw_crops, item_mask, shrink, shrink_mask
 from tasks.render_progress import picture_steps, progress_picture
-from tasks.render_training import Schedule, load_state, new_training, train
+from tasks.render_training import CropSource, collated, make_trainer
 from tasks.renderers import PhotoRenderer, chained, colour_renderer, cyclegan_renderer, fourier_renderer
 from tasks.stage import stage
+from tasks.training import Plan, TrainingFolder, run_training
 
 _SHOWN = 4
-
-
-def schedule_of(params: RenderParams) -> Schedule:
-    """The part of the parameters that training needs."""
-    return Schedule(
-        steps=params.steps,
-        batch=params.batch,
-        crop=params.crop,
-        learning_rate=params.learning_rate,
-        weights=LossWeights(cycle=params.cycle_weight, identity=params.identity_weight, content=params.content_weight),
-        save_every=params.save_every,
-    )
 
 
 def rendered_row(row: ManifestRow, *, scores: Sequence[ItemScores], limits: CheckLimits) -> ManifestRow:
@@ -119,26 +112,41 @@ def _trained_generator(context: StageContext, *, params: RenderParams, photos: T
         blocks=params.blocks,
         critic_channels=params.critic_channels,
         generator=context.torch_generator("weights"),
-    ).to("cuda" if torch.cuda.is_available() else "cpu")
-    training = new_training(model, learning_rate=params.learning_rate)
-    folder = context.checkpoint_folder
-    if load_state(training, folder=folder):
-        context.log(f"going on at step {training.step} of {params.steps}")
-    steps = train(
-        training,
+    )
+    trainer = make_trainer(
+        model,
+        steps=params.steps,
+        crop=params.crop,
+        learning_rate=params.learning_rate,
+        weights=LossWeights(cycle=params.cycle_weight, identity=params.identity_weight, content=params.content_weight),
+        device=pick_device("auto"),
+    )
+    source = CropSource(
         photos=photos,
-        schedule=schedule_of(params),
-        random_at=lambda step: context.torch_generator("step", step),
-        folder=folder,
+        size=params.crop,
+        random_at=lambda step, position: context.torch_generator("crop", step, position),
     )
     shown = draw_crops(photos, size=params.crop, batch=_SHOWN, generator=context.torch_generator("progress"))
-    shown_B3SS = shown.synthetic_B3SS.to(next(model.parameters()).device)
-    wanted = picture_steps(params.steps)
-    for losses in context.progress(steps, total=params.steps - training.step, what="training steps"):
-        if training.step in wanted:
+    shown_B3SS = shown.synthetic_B3SS.to(trainer.device)
+    wanted, folder = picture_steps(params.steps), TrainingFolder(context.checkpoint_folder)
+
+    def draw_progress(report: StepReport) -> None:
+        if report.step in wanted:
             picture_HW3 = progress_picture(model, shown_B3SS)
-            replace_file(folder / f"{training.step:06d}.png", encode_png(picture_HW3), sync=False)
-            context.report(**losses)
+            replace_file(folder.folder / f"{report.step:06d}.png", encode_png(picture_HW3), sync=False)
+            context.report(**report.losses)
+
+    run_training(
+        context,
+        trainer=trainer,
+        plan=Plan(steps=params.steps, batch=params.batch, save_every=params.save_every),
+        folder=folder,
+        batches=lambda steps: batches(
+            source, collate=collated, batch=params.batch, steps=steps, world=ALONE, workers=0
+        ),
+        after_step=draw_progress,
+        what="training steps",
+    )
     return model.to_pool
 
 

@@ -12,8 +12,8 @@ import pytest
 import tasks
 from storage.store import Store
 from tasks.ingest import files_digest
-from tasks.params import IngestParams
-from tasks.process import StageFailedError, run_in_child, stop_children
+from tasks.params import IngestParams, TrainParams
+from tasks.process import StageFailedError, elastic_command, elastic_processes, run_in_child, stop_children
 from tasks.stage import key_of
 
 
@@ -142,3 +142,56 @@ def test_main__prints_events_as_json_lines(shop, tmp_path):
     assert events[-1]["kind"] in ("log", "metrics")
     child.stdin.close()
     child.stdout.close()
+
+
+# A stage that several processes run together: each tells the sum of all ranks, and only the first one publishes.
+TOGETHER = """
+import torch
+from storage.manifest import ManifestRow
+from models.training.world import joined, world_of_environment
+from tasks.params import StageParams
+from tasks.stage import stage
+class TogetherParams(StageParams):
+    stage = "together"
+    many_processes = True
+@stage(TogetherParams)
+def together(context, *, params):
+    world = world_of_environment()
+    with joined(world, device=torch.device("cpu")):
+        mean = float(world.mean(torch.tensor(float(world.rank))))
+    context.put(b"x", path="x", row=ManifestRow(item_id=f"rank {world.rank} of {world.size}, mean {mean}"))
+    context.log(f"rank {world.rank}")
+"""
+
+
+def test_run_in_child__several_processes_run_a_stage_together(extra, tmp_path, monkeypatch):
+    (extra / "together.py").write_text(TOGETHER)
+    monkeypatch.setenv("PYTHONPATH", f"{extra}{os.pathsep}{Path.cwd()}")
+    monkeypatch.setenv("TALLY_PROCESSES", "2")
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(extra)])
+    params = importlib.import_module("tasks.together").TogetherParams()
+    store, events = Store.open(str(tmp_path / "store")), []
+    run_in_child(params, key="k", inputs={}, store=store, workers=1, events=events.append)
+    assert [row.item_id for row in store.find("together", key="k").rows] == ["rank 0 of 2, mean 0.5"]
+    assert [event["message"] for event in events if event["kind"] == "log"] == ["rank 0"]
+
+
+def test_elastic_processes__as_the_environment_says(monkeypatch):
+    params = TrainParams(device="cpu")
+    assert elastic_processes(params) == 0
+    assert elastic_processes(ingest_params(Path("shop"))) == 0
+    monkeypatch.setenv("TALLY_PROCESSES", "3")
+    assert elastic_processes(params) == 3
+    monkeypatch.setenv("TALLY_PROCESSES", "many")
+    with pytest.raises(ValueError, match="expected a number of processes, got 'many'"):
+        elastic_processes(params)
+
+
+def test_elastic_command__for_one_machine_and_for_several(monkeypatch):
+    request = Path("request.json")
+    assert "--standalone" in elastic_command(request, key="k", processes=2)
+    monkeypatch.setenv("TALLY_RENDEZVOUS", "first:29500")
+    monkeypatch.setenv("TALLY_NODES", "2")
+    made = " ".join(elastic_command(request, key="k", processes=8))
+    assert "--nproc-per-node 8 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500 --rdzv-id k" in made
+    assert made.endswith("-m tasks.process request.json")

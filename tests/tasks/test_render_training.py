@@ -1,67 +1,57 @@
-from itertools import islice
-
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from models.cyclegan import CycleGAN, LossWeights
+from models.training.loop import train_steps
+from models.training.world import ALONE
+from tasks.loading import batches
 from tasks.render_photos import TrainingPhotos
-from tasks.render_training import STATE_FILE, Schedule, Training, load_state, new_training, train
+from tasks.render_training import CropSource, collated, make_trainer
 
-SCHEDULE = Schedule(
-    steps=8,
-    batch=2,
-    crop=48,
-    learning_rate=1e-3,
-    weights=LossWeights(cycle=10, identity=5, content=10),
-    save_every=3,
-)
+STEPS, CROP, BATCH = 8, 48, 2
 
 
-def fresh(seed: int = 0) -> Training:
+def fresh(seed: int = 0):
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(seed)
-    return new_training(CycleGAN(channels=4, blocks=1, critic_channels=4, generator=generator), learning_rate=1e-3)
+    model = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
+    weights = LossWeights(cycle=10, identity=5, content=10)
+    return make_trainer(model, steps=STEPS, crop=CROP, learning_rate=1e-3, weights=weights, device=torch.device("cpu"))
 
 
-def photos() -> TrainingPhotos:
+def source() -> CropSource:
     rng = np.random.default_rng(0)
     dark, bright = rng.integers(0, 120, (3, 56, 64, 3), np.uint8), rng.integers(120, 256, (3, 60, 50, 3), np.uint8)
-    return TrainingPhotos(synthetic=list(dark), masks=[np.ones((56, 64), bool)] * 3, pool=list(bright))
+    photos = TrainingPhotos(synthetic=list(dark), masks=[np.ones((56, 64), bool)] * 3, pool=list(bright))
+    random_at = lambda step, position: torch.Generator().manual_seed(100 * step + position)  # noqa: E731
+    return CropSource(photos=photos, size=CROP, random_at=random_at)
 
 
-def steps(training: Training, folder):
-    return train(
-        training,
-        photos=photos(),
-        schedule=SCHEDULE,
-        random_at=lambda step: torch.Generator().manual_seed(step),
-        folder=folder,
-    )
+def steps(trainer, *, last=STEPS):
+    drawn = batches(source(), collate=collated, batch=BATCH, steps=range(trainer.step, last), world=ALONE, workers=0)
+    return [report.losses for report in train_steps(trainer, drawn, clock=lambda: 0.0)]
 
 
 @pytest.mark.parametrize("killed_after", [1, 5])
-def test_train__a_killed_training_ends_with_the_same_weights(tmp_path, killed_after):
-    straight = fresh()
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    losses = list(steps(straight, tmp_path / "a"))
-    assert len(losses) == SCHEDULE.steps and all(np.isfinite(list(step.values())).all() for step in losses)
-
-    list(islice(steps(fresh(), tmp_path / "b"), killed_after))
-    resumed = fresh(seed=99)
-    found = load_state(resumed, folder=tmp_path / "b")
-    assert found == (killed_after >= SCHEDULE.save_every)
-    if not found:
-        resumed = fresh()
-    assert resumed.step == killed_after // SCHEDULE.save_every * SCHEDULE.save_every
-    rest = list(steps(resumed, tmp_path / "b"))
-    assert rest == losses[-len(rest) :]
-    for name, tensor in straight.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
-    assert torch.equal(straight.pool_buffer.images, resumed.pool_buffer.images)
+def test_make_trainer__a_killed_training_ends_with_the_same_weights(killed_after):
+    straight, killed, resumed = fresh(), fresh(), fresh(seed=99)
+    losses = steps(straight)
+    assert all(np.isfinite(list(step.values())).all() for step in losses)
+    assert set(losses[0]) == {"adversarial", "cycle", "identity", "content", "critics"}
+    steps(killed, last=killed_after)
+    resumed.restore(load(save(killed.state())))
+    assert steps(resumed) == losses[killed_after:]
+    for name, tensor in straight.state().items():
+        assert torch.equal(tensor, resumed.state()[name]), name
+    assert straight.network["older"]["pool"].filled == STEPS * BATCH
 
 
-def test_load_state__nothing_there(tmp_path):
-    assert not load_state(fresh(), folder=tmp_path)
-    assert not (tmp_path / STATE_FILE).exists()
+def test_make_trainer__generators_and_critics_learn():
+    trainer = fresh()
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    steps(trainer, last=1)
+    changed = {
+        name.split(".")[1] for name, value in trainer.network.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed >= {"to_pool", "to_synthetic", "pool_critic", "synthetic_critic"}

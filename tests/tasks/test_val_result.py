@@ -1,0 +1,72 @@
+import numpy as np
+import torch
+from torch import nn
+from torchvision.ops import nms
+
+from models.dpsnet import DPSNetConfig
+from storage.catalog import Category
+from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.confidence import UNTRAINED
+from tasks.detection import Detector
+from tasks.val_result import across_products, evaluate_on_val
+
+CATEGORIES = (Category(id=1, sku="a"), Category(id=2, sku="b"))
+PHOTO = np.zeros((64, 64, 3), np.uint8)
+
+
+class _Finds(nn.Module):
+    """Finds the same in every photo, and counts 1.5 items."""
+
+    def __init__(self, boxes, scores, labels):
+        super().__init__()
+        self.anything = nn.Parameter(torch.zeros(1))
+        self.config = DPSNetConfig(classes=2, nms="product")
+        self._found = {"boxes": torch.tensor(boxes), "scores": torch.tensor(scores), "labels": torch.tensor(labels)}
+
+    def forward(self, photos):
+        density = torch.full((len(photos), 1, 8, 8), 1.5 / 64)
+        return [dict(self._found) for _ in photos], density
+
+
+def _result(network, true, *, choice="val"):
+    detector = Detector(
+        network=network, image_size=64, categories=CATEGORIES, threshold=0.5, count_scale=1.0, confidence=UNTRAINED
+    )
+    objects = tuple(ManifestObject(category=category, sku="ab"[category - 1], box=box) for category, box in true)
+    rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(4))
+    val = Manifest(stage="ingest", key="", url="", content_digest="", rows=rows)
+    return evaluate_on_val(detector, photos=[PHOTO] * 4, val=val, nms_choice=choice)
+
+
+BOX, SAME, OTHER = (4.0, 4.0, 24.0, 24.0), (5.0, 4.0, 25.0, 24.0), (40.0, 40.0, 60.0, 60.0)
+
+
+def test_evaluate_on_val__one_product_is_not_two_skus():
+    # Both SKUs at one place, of nearly the same score: no threshold takes one of them away.
+    network = _Finds([BOX, SAME], [0.9, 0.89], [1, 2])
+    result = _result(network, [(1, BOX)])
+    assert result.nms == "agnostic" and result.metrics["cAcc"] == 1
+    assert result.count_error == 0.5 and result.count_right == 0
+    assert abs(result.count_scale - 1 / 1.5) < 1e-6
+
+
+def test_evaluate_on_val__two_products_that_overlap_keep_nms_a_product():
+    network = _Finds([BOX, SAME, OTHER], [0.9, 0.8, 0.02], [1, 2, 1])
+    result = _result(network, [(1, BOX), (2, SAME)])
+    assert result.nms == "product" and result.metrics["cAcc"] == 1
+    assert _result(network, [(1, BOX), (2, SAME)], choice="agnostic").nms == "agnostic"
+
+
+def test_across_products__is_torchvisions_nms_without_labels():
+    generator = np.random.default_rng(0)
+    corner = generator.uniform(0, 40, (30, 2))
+    boxes = np.concatenate([corner, corner + 20], axis=1)
+    scores = np.sort(generator.random(30))[::-1]
+    objects = [
+        ManifestObject(category=1 + index % 2, sku="a", box=tuple(box), score=float(score))
+        for index, (box, score) in enumerate(zip(boxes.tolist(), scores, strict=True))
+    ]
+    kept = across_products(objects, overlap=0.5)
+    expected = nms(torch.tensor(boxes), torch.tensor(scores.copy()), 0.5).tolist()
+    assert list(kept) == [objects[index] for index in expected]
+    assert across_products([], overlap=0.5) == ()
