@@ -26,6 +26,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from models.augmentation import relit, warped
 from models.backbones import build_backbone
 from models.density import counting_losses, density_targets, valid_cells
 from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
@@ -175,17 +176,24 @@ class DPSNet(nn.Module):
 
 
 class DPSNetLosses(nn.Module):
-    """What a DPSNet learns from a batch: its losses, those of the counting view times their weights."""
+    """What a DPSNet learns from a batch: its losses, those of the counting view times their weights.
 
-    def __init__(self, network: DPSNet, *, density_weight: float, count_weight: float) -> None:
-        """Wrap a network."""
+    Where targets hold a `matrix` [2, 3] and a `light` [7] (`models.augmentation`) the device varies the photos.
+    """
+
+    def __init__(self, network: DPSNet, *, size: int, density_weight: float, count_weight: float) -> None:
+        """Wrap a network; `size`: side of a varied photo in pixels."""
         super().__init__()
-        self.network = network
+        self.network, self.size = network, size
         self.weights = {"density": density_weight, "count": count_weight}
 
     def forward(self, photos_BHW3: Tensor, targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Losses by name of photos uint8 RGB [B, H, W, 3] with targets as DPSNet wants them."""
         photos_B3HW = photos_BHW3.permute(0, 3, 1, 2).float() / 255
+        if "matrix" in targets[0]:
+            matrices_B23, lights_B7 = (torch.stack([one[name] for one in targets]) for name in ("matrix", "light"))
+            photos_B3HW = warped(photos_B3HW, matrices_B23=matrices_B23, size=self.size)
+            photos_B3HW = relit(photos_B3HW, lights_B7=lights_B7, seeds=[int(one["seed"]) for one in targets])
         losses = self.network(photos_B3HW, targets)
         return {name: loss * self.weights.get(name, 1.0) for name, loss in losses.items()}
 

@@ -240,7 +240,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -288,6 +288,9 @@ class TrainParams(StageParams):
     mix: tuple[float, ...] = Field(default=(1.0,), description="share of the samples from each input, in their order")
     zoom: float = Field(default=1.25, ge=1, description="largest change of size of a sample, either way")
     colour: float = Field(default=1.0, ge=0, description="strength of the changes of light")
+    augment: Literal["loader", "device"] = Field(
+        default="loader", description="where samples are varied: while they are drawn, or in batches on the device"
+    )
     density_weight: float = Field(default=0.5, ge=0, description="of the counting view's density loss")
     count_weight: float = Field(default=0.5, ge=0, description="of the counting view's count loss")
     evaluate_every: int = Field(default=1000, ge=1, description="steps between two evaluations on val")

@@ -59,25 +59,56 @@ def _boxes(values: Sequence[tuple[float, float, float, float]]) -> Floats:
     return np.array(values, np.float32).reshape(-1, 4)
 
 
-def draw_sample(
-    source: LabelledPhoto, *, size: int, variation: Variation, generator: np.random.Generator
-) -> LabelledPhoto:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Light:
+    """Another light: colour gains, exponent of the levels, saturation (1: as it is), deviation of the blur in pixels
+    and of the noise in grey levels (0: none), and the noise's seed."""
+
+    gains: tuple[float, float, float]
+    gamma: float
+    saturation: float
+    blur: float
+    noise: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A sample whose pixels are still to be made: the labels in it, and what `matrix_23` (photo pixels to sample
+    pixels) and `light` make of the photo."""
+
+    photo_HW3: Picture
+    boxes_N4: Floats
+    labels_N: NDArray[np.int64]
+    ignore_M4: Floats
+    matrix_23: NDArray[np.float64]
+    light: Light
+
+
+def draw_sample(source: LabelledPhoto, *, size: int, variation: Variation, generator: np.random.Generator) -> Drawn:
     """A square sample of `size` pixels: a random quarter turn, size and place, and another light."""
     matrix_23 = _placement(source.photo_HW3.shape[:2], size=size, zoom=variation.zoom, generator=generator)
-    photo_HW3 = cv2.warpAffine(
-        source.photo_HW3, matrix_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
     boxes_N4, visible_N = _moved(source.boxes_N4, matrix_23=matrix_23, size=size)
     ignore_M4, _ = _moved(source.ignore_M4, matrix_23=matrix_23, size=size)
     sides_N2 = boxes_N4[:, 2:] - boxes_N4[:, :2]
     kept_N = (visible_N >= _LEAST_VISIBLE) & (sides_N2 >= _LEAST_SIDE).all(axis=1)
     cut_N = ~kept_N & (visible_N > 0)
-    return LabelledPhoto(
-        photo_HW3=recolour(np.asarray(photo_HW3, np.uint8), strength=variation.colour, generator=generator),
+    return Drawn(
+        photo_HW3=source.photo_HW3,
         boxes_N4=boxes_N4[kept_N],
         labels_N=source.labels_N[kept_N],
         ignore_M4=np.concatenate([ignore_M4[(ignore_M4[:, 2:] > ignore_M4[:, :2]).all(axis=1)], boxes_N4[cut_N]]),
+        matrix_23=matrix_23,
+        light=draw_light(strength=variation.colour, generator=generator),
     )
+
+
+def pixels(drawn: Drawn, *, size: int) -> Picture:
+    """The pixels of a drawn sample, uint8 [size, size, 3]."""
+    photo_HW3 = cv2.warpAffine(
+        drawn.photo_HW3, drawn.matrix_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    return relit(np.asarray(photo_HW3, np.uint8), light=drawn.light)
 
 
 def _placement(
@@ -105,26 +136,37 @@ def _moved(boxes_N4: Floats, *, matrix_23: NDArray[np.float64], size: int) -> tu
     return clipped_N4.astype(np.float32), (left_N / np.maximum(area_N, 1e-6)).astype(np.float32)
 
 
-def recolour(photo_HW3: Picture, *, strength: float, generator: np.random.Generator) -> Picture:
+def draw_light(*, strength: float, generator: np.random.Generator) -> Light:
     """Another exposure, white balance, gamma, saturation, sharpness and noise; strength 0 changes nothing."""
-    if strength == 0:
-        return photo_HW3
-    photo_HW3 = cv2.LUT(photo_HW3, _light_table(strength=strength, generator=generator))  # type: ignore[assignment]
-    grey_HW3 = cv2.cvtColor(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    gains = (1 + strength * generator.uniform(-0.25, 0.25)) * (1 + strength * generator.uniform(-0.08, 0.08, 3))
+    gamma = float(np.exp(strength * generator.uniform(-0.25, 0.25)))
     saturation = 1 + strength * generator.uniform(-0.25, 0.25)
-    photo_HW3 = cv2.addWeighted(photo_HW3, saturation, grey_HW3, 1 - saturation, 0)  # type: ignore[assignment]
-    if generator.random() < 0.4:
-        photo_HW3 = cv2.GaussianBlur(photo_HW3, (0, 0), generator.uniform(0.3, 0.3 + 0.7 * strength))  # type: ignore[assignment]
-    if generator.random() < 0.5:
-        noise_HW3 = generator.standard_normal(photo_HW3.shape, np.float32)
-        noise_HW3 *= strength * generator.uniform(1, 6)
-        photo_HW3 = np.clip(photo_HW3 + noise_HW3, 0, 255).astype(np.uint8)
+    blurred, noisy = generator.random() < 0.4, generator.random() < 0.5
+    blur, noise = generator.uniform(0.3, 0.3 + 0.7 * strength), strength * generator.uniform(1, 6)
+    return Light(
+        gains=(float(gains[0]), float(gains[1]), float(gains[2])),
+        gamma=gamma,
+        saturation=float(saturation),
+        blur=float(blur) if blurred and strength else 0.0,
+        noise=float(noise) if noisy else 0.0,
+        seed=int(generator.integers(2**31)),
+    )
+
+
+def relit(photo_HW3: Picture, *, light: Light) -> Picture:
+    """The photo, uint8, in another light."""
+    photo_HW3 = cv2.LUT(photo_HW3, _light_table(light))  # type: ignore[assignment]
+    grey_HW3 = cv2.cvtColor(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    photo_HW3 = cv2.addWeighted(photo_HW3, light.saturation, grey_HW3, 1 - light.saturation, 0)  # type: ignore[assignment]
+    if light.blur:
+        photo_HW3 = cv2.GaussianBlur(photo_HW3, (0, 0), light.blur)  # type: ignore[assignment]
+    if light.noise:
+        noise_HW3 = np.random.default_rng(light.seed).standard_normal(photo_HW3.shape, np.float32)
+        photo_HW3 = np.clip(photo_HW3 + noise_HW3 * np.float32(light.noise), 0, 255).astype(np.uint8)
     return photo_HW3
 
 
-def _light_table(*, strength: float, generator: np.random.Generator) -> Picture:
+def _light_table(light: Light) -> Picture:
     """A look-up table [1, 256, 3]: exposure and white balance as gains, and gamma."""
-    gains_3 = (1 + strength * generator.uniform(-0.25, 0.25)) * (1 + strength * generator.uniform(-0.08, 0.08, 3))
-    gamma = np.exp(strength * generator.uniform(-0.25, 0.25))
-    levels_256 = (np.arange(256) / 255) ** gamma
-    return np.clip(levels_256[None, :, None] * gains_3 * 255 + 0.5, 0, 255).astype(np.uint8)
+    levels_256 = (np.arange(256) / 255) ** light.gamma
+    return np.clip(levels_256[None, :, None] * np.array(light.gains) * 255 + 0.5, 0, 255).astype(np.uint8)

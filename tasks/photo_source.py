@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from models.training.batches import Batch
 from storage.catalog import Category
-from storage.images import decode_rgb
+from storage.images import Picture, decode_rgb
 from storage.manifest import Manifest, ManifestRow
 from storage.store import Store
 from tasks.compose import encoded_photo
 from tasks.params import TrainParams
-from tasks.photo_samples import LabelledPhoto, Variation, draw_sample, labelled_photo
+from tasks.photo_samples import Drawn, LabelledPhoto, Variation, draw_sample, labelled_photo, pixels
 from tasks.sprites import Kit
+
+Sample = tuple[Picture, dict[str, Tensor | int]]
 
 
 class PhotoSource:
@@ -58,13 +61,16 @@ class PhotoSource:
         self._cache: dict[str, LabelledPhoto] = {}
         self._room = params.cache_gigabytes * 2**30 / max(1, workers)
 
-    def sample(self, *, step: int, position: int) -> tuple[LabelledPhoto, int]:
-        """One varied photo, and the seed from which its regions are drawn."""
+    def sample(self, *, step: int, position: int) -> Sample:
+        """One photo uint8 [S, S, 3] and its target: varied already, or with the numbers to do so on the device."""
         generator = np.random.default_rng((self._params.seed, step, position))
         photo = self._draw(generator)
         variation = Variation(zoom=self._params.zoom, colour=self._params.colour)
-        made = draw_sample(photo, size=self._params.image_size, variation=variation, generator=generator)
-        return made, int(generator.integers(2**31))
+        drawn = draw_sample(photo, size=self._params.image_size, variation=variation, generator=generator)
+        target = _target(drawn, seed=int(generator.integers(2**31)))
+        if self._params.augment == "loader":
+            return pixels(drawn, size=self._params.image_size), target
+        return on_canvas(drawn.photo_HW3, side=self._longest), {**target, **_numbers(drawn)}
 
     def _draw(self, generator: np.random.Generator) -> LabelledPhoto:
         if generator.random() < self._params.stream:
@@ -88,16 +94,27 @@ class PhotoSource:
         return found
 
 
-def collated(samples: Sequence[tuple[LabelledPhoto, int]]) -> Batch:
-    """Photos uint8 [B, S, S, 3] and their targets as DPSNet wants them."""
-    photos_BHW3 = torch.from_numpy(np.stack([sample.photo_HW3 for sample, _ in samples]))
-    return photos_BHW3, [_target(sample, seed=seed) for sample, seed in samples]
+def collated(samples: Sequence[Sample]) -> Batch:
+    """Photos uint8 [B, S, S, 3] and their targets as `DPSNetLosses` takes them."""
+    return torch.from_numpy(np.stack([photo_HW3 for photo_HW3, _ in samples])), [target for _, target in samples]
 
 
-def _target(sample: LabelledPhoto, *, seed: int) -> dict[str, Tensor | int]:
+def _target(drawn: Drawn, *, seed: int) -> dict[str, Tensor | int]:
     return {
-        "boxes": torch.from_numpy(sample.boxes_N4),
-        "labels": torch.from_numpy(sample.labels_N),
-        "ignore": torch.from_numpy(sample.ignore_M4),
+        "boxes": torch.from_numpy(drawn.boxes_N4),
+        "labels": torch.from_numpy(drawn.labels_N),
+        "ignore": torch.from_numpy(drawn.ignore_M4),
         "seed": seed,
     }
+
+
+def _numbers(drawn: Drawn) -> dict[str, Tensor | int]:
+    light = drawn.light
+    numbers = (*light.gains, light.gamma, light.saturation, light.blur, light.noise)
+    return {"matrix": torch.from_numpy(drawn.matrix_23).float(), "light": torch.tensor(numbers)}
+
+
+def on_canvas(photo_HW3: Picture, *, side: int) -> Picture:
+    """The photo in the corner of a square, its last row and column repeated: photos of a batch are of one size."""
+    below, right = side - photo_HW3.shape[0], side - photo_HW3.shape[1]
+    return np.asarray(cv2.copyMakeBorder(photo_HW3, 0, below, 0, right, cv2.BORDER_REPLICATE), np.uint8)

@@ -123,7 +123,9 @@ def make_trainer(network: DPSNet, *, how: Optimisation, params: TrainParams, wor
         # The heads work on as many boxes as there happen to be: compiling them again and again would take longer.
         network.backbone.compile()
         network.pyramid.compile()
-    losses = DPSNetLosses(network, density_weight=params.density_weight, count_weight=params.count_weight)
+    losses = DPSNetLosses(
+        network, size=params.image_size, density_weight=params.density_weight, count_weight=params.count_weight
+    )
     return Trainer(
         network=network,
         phases=[Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)],

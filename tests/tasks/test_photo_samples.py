@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.manifest import ManifestObject, ManifestRow
-from tasks.photo_samples import LabelledPhoto, Variation, draw_sample, labelled_photo, recolour
+from tasks.photo_samples import LabelledPhoto, Variation, draw_light, draw_sample, labelled_photo, pixels, relit
 
 
 def _photo_of(boxes, *, width=80, height=60):
@@ -27,7 +27,7 @@ def test_draw_sample__boxes_stay_on_their_pixels(seed, x, y):
     sample = draw_sample(
         source, size=64, variation=Variation(zoom=1.3, colour=0), generator=np.random.default_rng(seed)
     )
-    painted = sample.photo_HW3[..., 0] > 50
+    painted = pixels(sample, size=64)[..., 0] > 50
     if not len(sample.boxes_N4):
         return
     rows, columns = np.flatnonzero(painted.any(axis=1)), np.flatnonzero(painted.any(axis=0))
@@ -48,15 +48,18 @@ def test_draw_sample__turns_by_quarters_and_never_mirrors():
     )
     turned = {np.rot90(photo, turns).tobytes() for turns in range(4)}
     drawn = {
-        draw_sample(
-            source, size=64, variation=Variation(zoom=1.0, colour=0), generator=np.random.default_rng(seed)
-        ).photo_HW3.tobytes()
+        pixels(
+            draw_sample(
+                source, size=64, variation=Variation(zoom=1.0, colour=0), generator=np.random.default_rng(seed)
+            ),
+            size=64,
+        ).tobytes()
         for seed in range(30)
     }
     assert len(drawn) == 4
     for one in drawn:
-        pixels = np.frombuffer(one, np.uint8).reshape(64, 64, 3)
-        differences = [np.mean(pixels != np.frombuffer(other, np.uint8).reshape(64, 64, 3)) for other in turned]
+        shown = np.frombuffer(one, np.uint8).reshape(64, 64, 3)
+        differences = [np.mean(shown != np.frombuffer(other, np.uint8).reshape(64, 64, 3)) for other in turned]
         assert min(differences) < 0.05
 
 
@@ -65,8 +68,8 @@ def test_draw_sample__is_a_function_of_its_generator():
     one, same, other = (
         draw_sample(source, size=64, variation=Variation(), generator=np.random.default_rng(seed)) for seed in (1, 1, 2)
     )
-    assert np.array_equal(one.photo_HW3, same.photo_HW3) and np.array_equal(one.boxes_N4, same.boxes_N4)
-    assert not np.array_equal(one.photo_HW3, other.photo_HW3)
+    assert np.array_equal(pixels(one, size=64), pixels(same, size=64)) and np.array_equal(one.boxes_N4, same.boxes_N4)
+    assert not np.array_equal(pixels(one, size=64), pixels(other, size=64))
 
 
 def test_draw_sample__items_cut_off_become_ignore_regions():
@@ -94,13 +97,17 @@ def test_labelled_photo__shrinks_and_sorts_objects():
     assert photo.ignore_M4.tolist() == [[0, 0, 10, 10]]
 
 
-def test_recolour__strength_0_changes_nothing():
+def _relit(photo, *, strength, seed=0):
+    return relit(photo, light=draw_light(strength=strength, generator=np.random.default_rng(seed)))
+
+
+def test_relit__strength_0_changes_nothing():
     photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert recolour(photo, strength=0, generator=np.random.default_rng(0)) is photo
+    assert np.array_equal(_relit(photo, strength=0), photo)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_recolour__keeps_mid_grey_in_range(strength):
+def test_relit__keeps_mid_grey_in_range(strength):
     photo = np.full((16, 16, 3), 128, np.uint8)
-    means = [recolour(photo, strength=strength, generator=np.random.default_rng(seed)).mean() for seed in range(40)]
+    means = [_relit(photo, strength=strength, seed=seed).mean() for seed in range(40)]
     assert 128 * 0.4 < min(means) < 128 < max(means) < 128 * 1.9

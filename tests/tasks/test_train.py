@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.augmentation import relit, warped
 from models.dpsnet import DPSNetLosses
 from models.training.loop import FailedBatchError
 from models.training.trainer import Trainer
@@ -16,9 +17,10 @@ from storage.catalog import Category, category_records
 from storage.images import encode_png
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
+from tasks import photo_source as photo_source_module
 from tasks.device import pick_device
 from tasks.loading import batches
-from tasks.params import TrainParams
+from tasks.params import ComposeParams, TrainParams
 from tasks.photo_source import PhotoSource, collated
 from tasks.stage import run_stage_locally
 from tasks.train import train
@@ -197,9 +199,67 @@ def test_batches__processes_share_what_one_would_take(store):
     assert [one["seed"] for share in shares for one in share[1]] == [one["seed"] for one in targets]
 
 
+def test_photo_source__on_the_device_it_is_the_same_photo(store):
+    """But for rounding; noise, which is drawn elsewhere, is left out."""
+    loader, device = (_source(store, augment=where, image_size=SIZE) for where in ("loader", "device"))
+    seen = 0
+    for step in range(12):
+        photo, target = loader.sample(step=step, position=0)
+        raw, other = device.sample(step=step, position=0)
+        assert all(torch.equal(target[name], other[name]) for name in ("boxes", "labels", "ignore"))
+        if other["light"][6]:
+            continue
+        seen += 1
+        raw_13HW = torch.from_numpy(raw).permute(2, 0, 1)[None] / 255
+        warped_13SS = warped(raw_13HW, matrices_B23=other["matrix"][None], size=SIZE)
+        made = relit(warped_13SS, lights_B7=other["light"][None], seeds=[0])[0].permute(1, 2, 0).numpy() * 255
+        assert np.abs(made - photo).mean() < 1.0
+    assert seen >= 3
+
+
+def test_photo_source__composes_on_the_fly(store, monkeypatch):
+    """What `compose` makes of an index is what the network sees: every sample is of another index."""
+    asked = []
+
+    def composed(index, *, kit, params):
+        asked.append(index)
+        photo, objects = _photo(index % 4)
+        return encode_png(photo), ManifestRow(item_id="x", width=SIZE, height=SIZE, objects=objects)
+
+    monkeypatch.setattr(photo_source_module, "encoded_photo", composed)
+    photos = [_photos(store, "synthetic")]
+    params = PARAMS.model_copy(update={"stream": 1.0, "synthesis": ComposeParams()})
+    source = PhotoSource(store, photos=photos, categories=CATEGORIES, params=params, kit=object(), workers=0)
+    targets = [source.sample(step=step, position=0)[1] for step in range(5)]
+    assert len(set(asked)) == 5 and all(len(target["boxes"]) for target in targets)
+
+
+def test_train__options_of_network_and_engine_work_together(store):
+    options = {
+        "augment": "device",
+        "counts": "product",
+        "norm": "group",
+        "precision": "bf16",
+        "optimiser": "sgd",
+        "schedule": "steps",
+        "anchors": "strides",
+        "global_batch": 4,
+    }
+    made = _train(store, PARAMS.model_copy(update=options))
+    lines = [json.loads(line) for line in store.read(made.row("log")).splitlines()]
+    assert len(lines) == PARAMS.steps / 2, "twice the batch, half the steps"
+    network = json.loads(store.read(made.row("config")))["network"]
+    assert network["count_channels"] == [0, 1] and network["anchor_sizes"] == []
+
+
+def test_train__a_stream_needs_what_it_is_composed_of(store):
+    with pytest.raises(ValueError, match="stream: expected `synthesis`"):
+        _train(store, PARAMS.model_copy(update={"stream": 0.5}))
+
+
 def test_photo_source__keeps_the_shares(store):
     source = _source(store)
-    labelled = [len(source.sample(step=step, position=0)[0].boxes_N4) > 0 for step in range(240)]
+    labelled = [len(source.sample(step=step, position=0)[1]["boxes"]) > 0 for step in range(240)]
     assert 0.15 < np.mean(labelled) < 0.35
 
 

@@ -31,7 +31,7 @@ how = Optimisation(steps=10, learning_rate=1e-3, warmup=2, clip=1.0, average=0.9
 with joined(world, device=device):
     network = DPSNet(config, pretrained=False)
     network.load_state_dict(torch.load(sys.argv[1], weights_only=True))
-    losses = DPSNetLosses(network, density_weight=0.5, count_weight=0.5)
+    losses = DPSNetLosses(network, size=64, density_weight=0.5, count_weight=0.5)
     phase = Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)
     trainer = Trainer(network=network, phases=[phase], device=device, world=world)
     for step in range(10):

@@ -1,0 +1,50 @@
+"""Augmentation of whole batches on the device, with kornia: geometry and light, each photo by its own numbers.
+
+The numbers are drawn with the sample (`tasks.photo_samples`), where boxes are moved by the same matrix; here pixels
+are, photos and masks alike. So a sample is the same photo, but for the noise, whether a loader varies it or the device.
+
+Shapes: B photos, H×W pixels before, S×S after. Photos are float32 RGB in [0, 1]. Matrices map pixel places (x, y)
+before to places after, with the middle of the first pixel at (0, 0), as OpenCV's do. A light is seven numbers: three
+colour gains, the exponent of the levels, the saturation (1: as it is), the deviation of the blur in pixels and that of
+the noise in grey levels of 255 (0: none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from kornia.color import rgb_to_grayscale
+from kornia.filters import gaussian_blur2d
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+# As wide as the strongest blur (a deviation of one pixel) reaches.
+_KERNEL = (7, 7)
+_LEAST_BLUR = 1e-2
+
+
+def warped(photos_BCHW: Tensor, *, matrices_B23: Tensor, size: int) -> Tensor:
+    """Photos [B, C, S, S] under affine maps, interpolated; the outermost pixels go on beyond the photo."""
+    return warp_affine(photos_BCHW, matrices_B23, (size, size), mode="bilinear", padding_mode="border")
+
+
+def warped_masks(masks_BCHW: Tensor, *, matrices_B23: Tensor, size: int) -> Tensor:
+    """Masks [B, C, S, S] under the same maps: every value is one that was there, 0 beyond the photo."""
+    return warp_affine(masks_BCHW, matrices_B23, (size, size), mode="nearest", padding_mode="zeros")
+
+
+def relit(photos_B3HW: Tensor, *, lights_B7: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The photos in their lights; `seeds`: of each photo's noise."""
+    gamma_B, saturation_B, blur_B, noise_B = (column[:, None, None, None] for column in lights_B7[:, 3:].unbind(dim=1))
+    photos_B3HW = (photos_B3HW**gamma_B * lights_B7[:, :3, None, None]).clamp(0, 1)
+    photos_B3HW = torch.lerp(rgb_to_grayscale(photos_B3HW), photos_B3HW, saturation_B).clamp(0, 1)
+    deviation_B2 = blur_B.flatten(1).clamp(min=_LEAST_BLUR).expand(-1, 2)
+    photos_B3HW = gaussian_blur2d(photos_B3HW, _KERNEL, deviation_B2, border_type="reflect")
+    noise_B3HW = torch.stack([_noise(photo, seed=seed) for photo, seed in zip(photos_B3HW, seeds, strict=True)])
+    return (photos_B3HW + noise_B / 255 * noise_B3HW).clamp(0, 1)
+
+
+def _noise(photo_3HW: Tensor, *, seed: int) -> Tensor:
+    generator = torch.Generator(photo_3HW.device).manual_seed(seed)
+    return torch.randn(photo_3HW.shape, generator=generator, device=photo_3HW.device)
