@@ -93,15 +93,11 @@ def images_a_second(preset: Preset, made: dict[str, Manifest], *, store: Store, 
     network = load_saliency(*(store.read(made["network"].row(name)) for name in (WEIGHTS_ID, CONFIG_ID)))
     rows = made["catalog"].ok[:: max(1, len(made["catalog"].ok) // _TIMED)]
     photos = [(decode_rgb(store.read(row)), row.objects[0].box if row.objects else None) for row in rows]
-    coarse = preset.coarse
 
     def both(item: tuple[NDArray[np.uint8], Any]) -> None:
         photo_HW3, box = item
-        found = coarse_mask(
-            photo_HW3, box, working_size=coarse.working_size, margin=coarse.margin, iterations=coarse.iterations
-        )
-        if found is not None:
-            fine_mask(network, photo_HW3, found, tight=box is not None, params=preset.segment)
+        found = coarse_mask(photo_HW3, box, params=preset.coarse)
+        fine_mask(network, photo_HW3, found, tight=True, params=preset.segment)
 
     with ThreadPoolExecutor(workers) as executor:
         list(executor.map(both, photos[:4]))
@@ -131,9 +127,7 @@ def _cut_out_made_photos(photos: int, size: tuple[int, int]) -> None:
         photo_HW3 = np.full((size[1], size[0], 3), 190, np.uint8)
         box = (size[0] / 4, size[1] / 6, size[0] * 3 / 4, size[1] * 5 / 6)
         cv2.rectangle(photo_HW3, (int(box[0]), int(box[1])), (int(box[2]), int(box[3])), (200, 40, 30), -1)
-        found = coarse_mask(
-            photo_HW3, box, working_size=params.working_size, margin=params.margin, iterations=params.iterations
-        )
+        found = coarse_mask(photo_HW3, box, params=params)
         fine_mask(network, photo_HW3, found, tight=True, params=SegmentParams())
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 

@@ -4,11 +4,12 @@ One exemplar at a time, classical computer vision, nothing learnt. What comes ou
 around the product (sure and doubtful backdrop, doubtful and sure product), which teaches the saliency network. The
 annotated box is used where there is one; otherwise the backdrop model proposes a box.
 
-Shapes: H×W pixels, N pixels or boxes, K colour layers. Boxes are xyxy in pixels. Colours are CIE Lab in float32.
+Shapes: H×W pixels. Boxes are xyxy in pixels. Colours are CIE Lab in float32.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,10 @@ from numpy.typing import NDArray
 from storage.boxes import iou_matrix, mask_box
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestRow
+from tasks.backdrop import backdrop_distance, edge_strength, fit_backdrop, shrink_to, to_lab
+from tasks.mask_shapes import convex_hull, fill_holes, largest_pieces
 from tasks.params import CoarseParams
+from tasks.proposal import THUMBNAIL, propose_regions
 from tasks.stage import stage
 
 if TYPE_CHECKING:
@@ -31,22 +35,6 @@ _CORE_PX = 9
 
 Box = tuple[float, float, float, float]
 Window = tuple[int, int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One smooth surface of the backdrop (table, wall, turntable): a quadratic in x and y for each Lab channel.
-
-    Attributes:
-        coefficients_63: weights of (1, x, y, x², xy, y²), x and y in [-1, 1] over the window.
-        low_3, high_3: the colours that were seen on it; the surface is clipped to them where it extrapolates.
-        scale: robust standard deviation of the pixels around the surface, in Lab units.
-    """
-
-    coefficients_63: NDArray[np.float32]
-    low_3: NDArray[np.float32]
-    high_3: NDArray[np.float32]
-    scale: float
 
 
 def product_window(box: Box, *, height: int, width: int, margin: float) -> Window:
@@ -67,121 +55,12 @@ def box_in_window(box: Box, window: Window, *, size: tuple[int, int]) -> Box:
     return (box[0] - x0) * across, (box[1] - y0) * down, (box[2] - x0) * across, (box[3] - y0) * down
 
 
-def shrink_to(photo_HW3: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The photo with its longer side at most `size`; never enlarged."""
-    ratio = size / max(photo_HW3.shape[:2])
-    if ratio >= 1:
-        return photo_HW3
-    return np.asarray(cv2.resize(photo_HW3, None, fx=ratio, fy=ratio, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def to_lab(photo_HW3: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """RGB bytes to CIE Lab: L in [0, 100], a and b around zero."""
-    return np.asarray(cv2.cvtColor(photo_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
-
-
 def inside_box(box: Box, *, height: int, width: int) -> NDArray[np.bool_]:
     """Mask of the pixels that a box touches."""
     mask_HW = np.zeros((height, width), bool)
     y0, x0 = max(0, int(np.floor(box[1]))), max(0, int(np.floor(box[0])))
     mask_HW[y0 : int(np.ceil(box[3])), x0 : int(np.ceil(box[2]))] = True
     return mask_HW
-
-
-def _basis(height: int, width: int) -> NDArray[np.float32]:
-    y_HW, x_HW = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return np.stack([np.ones_like(x_HW), x_HW, y_HW, x_HW * x_HW, x_HW * y_HW, y_HW * y_HW], axis=-1)
-
-
-def _fit_layer(basis_N6: NDArray[np.float32], lab_N3: NDArray[np.float32]) -> tuple[Layer, NDArray[np.bool_]]:
-    """The largest smooth surface among some pixels, and which of them lie on it.
-
-    Starts from the fullest Lab cell, then alternates least squares (a ridge tames curvature) and choice of inliers.
-    """
-    cells_N = (np.round(lab_N3 / 4).astype(np.int64) + 128) @ np.array([1 << 16, 1 << 8, 1])
-    cells, counts = np.unique(cells_N, return_counts=True)
-    centre_3 = lab_N3[cells_N == cells[counts.argmax()]].mean(axis=0)
-    inlier_N = np.linalg.norm(lab_N3 - centre_3, axis=1) < 8
-    scale, ridge_66 = 2.0, np.diag([0, 0.002, 0.002, 0.02, 0.02, 0.02]).astype(np.float32)
-    coefficients_63 = np.zeros((6, 3), np.float32)
-    for _ in range(4):
-        used_N6, colours_N3 = basis_N6[inlier_N], lab_N3[inlier_N]
-        gram_66 = used_N6.T @ used_N6 + ridge_66 * len(used_N6) + 1e-6 * np.eye(6, dtype=np.float32)
-        coefficients_63 = np.linalg.solve(gram_66, used_N6.T @ colours_N3)
-        distance_N = np.linalg.norm(lab_N3 - basis_N6 @ coefficients_63, axis=1)
-        scale = float(np.clip(1.2 * np.median(distance_N[inlier_N]), 0.8, 4.0))
-        inlier_N = distance_N < 4 * scale
-    colours_N3 = lab_N3[inlier_N] if inlier_N.any() else centre_3[None]
-    layer = Layer(coefficients_63.astype(np.float32), colours_N3.min(axis=0), colours_N3.max(axis=0), scale)
-    return layer, inlier_N
-
-
-def fit_backdrop(
-    lab_HW3: NDArray[np.float32], known_HW: NDArray[np.bool_], *, layers: int = 4, samples: int = 3000
-) -> list[Layer]:
-    """Explains the known backdrop pixels by a few smooth surfaces, the largest first.
-
-    Args:
-        lab_HW3: the window's colours.
-        known_HW: pixels that are surely backdrop (outside of the product's box).
-        layers: most surfaces to look for; the search stops when less than 3 % of the pixels are unexplained.
-        samples: most pixels used; an even subset is taken beyond.
-    """
-    height, width = known_HW.shape
-    basis_N6, lab_N3 = _basis(height, width)[known_HW], lab_HW3[known_HW]
-    step = max(1, len(lab_N3) // samples)
-    basis_N6, lab_N3 = basis_N6[::step], lab_N3[::step]
-    found: list[Layer] = []
-    total = len(lab_N3)
-    while len(found) < layers and len(lab_N3) > max(12, 0.03 * total):
-        layer, inlier_N = _fit_layer(basis_N6, lab_N3)
-        found.append(layer)
-        if not inlier_N.any():
-            break
-        basis_N6, lab_N3 = basis_N6[~inlier_N], lab_N3[~inlier_N]
-    return found
-
-
-def backdrop_distance(
-    lab_HW3: NDArray[np.float32], backdrop: list[Layer], *, shadow_discount: float = 0.2, tint: float = 0.3
-) -> NDArray[np.float32]:
-    """How far each pixel is from the nearest backdrop surface, in that surface's standard deviations (float32, >= 0).
-
-    A pixel that is darker than a surface may be the product's shadow on it: there lightness counts only
-    `shadow_discount` of its difference, and the product's light on the ground may tint it by `tint` Lab units for each
-    unit of darkness.
-    """
-    basis_HW6 = _basis(*lab_HW3.shape[:2])
-    nearest_HW = np.full(lab_HW3.shape[:2], np.inf, np.float32)
-    for layer in backdrop:
-        surface_HW3 = np.clip(basis_HW6 @ layer.coefficients_63, layer.low_3, layer.high_3)
-        light_HW = lab_HW3[..., 0] - surface_HW3[..., 0]
-        dark_HW = np.maximum(0, -light_HW)
-        shade_HW = np.clip(lab_HW3[..., 0] / np.maximum(surface_HW3[..., 0], 1), 0, 1)[..., None]
-        hue_HW = np.linalg.norm(lab_HW3[..., 1:] - surface_HW3[..., 1:] * shade_HW, axis=-1)
-        hue_HW = np.maximum(0, hue_HW - tint * dark_HW)
-        light_HW = np.where(light_HW < 0, shadow_discount * light_HW, light_HW)
-        nearest_HW = np.minimum(nearest_HW, np.sqrt(light_HW**2 + hue_HW**2) / layer.scale)
-    return nearest_HW
-
-
-def edge_strength(lab_HW3: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Length of the Lab gradient (Scharr), in Lab units a pixel; the strongest of the three channels counts."""
-    gradients = [
-        cv2.magnitude(
-            cv2.Scharr(channel_HW, cv2.CV_32F, 1, 0, scale=1 / 32),
-            cv2.Scharr(channel_HW, cv2.CV_32F, 0, 1, scale=1 / 32),
-        )
-        for channel_HW in cv2.split(lab_HW3)
-    ]
-    return np.maximum.reduce(gradients)
-
-
-def fill_holes(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask with every hole closed (background that does not reach the border)."""
-    padded_HW = cv2.copyMakeBorder(mask_HW.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    cv2.floodFill(padded_HW, None, (0, 0), 2)
-    return padded_HW[1:-1, 1:-1] != 2
 
 
 def visible_marks(
@@ -229,16 +108,6 @@ def seed_labels(level_HW: NDArray[np.uint8], distance_HW: NDArray[np.float32]) -
     return labels_HW
 
 
-def convex_hull(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask's convex hull; the mask itself when it has fewer than three pixels."""
-    points = np.argwhere(mask_HW)[:, ::-1].astype(np.int32)
-    if len(points) < 3:
-        return mask_HW
-    hull_HW = np.zeros(mask_HW.shape, np.uint8)
-    cv2.fillConvexPoly(hull_HW, cv2.convexHull(points), 1)
-    return hull_HW.astype(bool)
-
-
 def hull_labels(marks_HW: NDArray[np.bool_], allowed_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """GrabCut's labels when colour fails (white on white): the convex hull of all marks is product, its core surely."""
     labels_HW = np.where(allowed_HW, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
@@ -260,16 +129,6 @@ def cut_where_doubtful(
     labels_HW[probability_HW < doubt] = cv2.GC_BGD
     labels_HW[probability_HW > 1 - doubt] = cv2.GC_FGD
     return cut(photo_HW3, labels_HW, iterations=1)
-
-
-def largest_pieces(mask_HW: NDArray[np.bool_], *, share: float = 0.1) -> NDArray[np.bool_]:
-    """Keeps the largest connected piece and those with at least `share` of its area; specks go."""
-    count, pieces_HW, stats, _ = cv2.connectedComponentsWithStats(mask_HW.astype(np.uint8), connectivity=8)
-    if count <= 2:
-        return mask_HW
-    areas = stats[:, cv2.CC_STAT_AREA].copy()
-    areas[0] = 0
-    return (areas >= share * areas.max())[pieces_HW] & mask_HW
 
 
 def trust(
@@ -294,11 +153,17 @@ def trust(
     return level_HW
 
 
-def coarse_levels(photo_HW3: NDArray[np.uint8], box: Box, *, iterations: int) -> NDArray[np.uint8]:
-    """Level map (uint8, 0/85/170/255) of one window whose product lies inside `box` (pixels of this window)."""
+def coarse_levels(
+    photo_HW3: NDArray[np.uint8], allowed_HW: NDArray[np.bool_], *, box: Box | None, iterations: int
+) -> NDArray[np.uint8]:
+    """Level map (uint8, 0/85/170/255) of one window.
+
+    Args:
+        photo_HW3: the window, uint8 RGB.
+        allowed_HW: where the product may be; everything else is backdrop.
+        box: the product's annotated box in the window's pixels: its mask touches all four sides. None: not annotated.
+    """
     lab_HW3 = to_lab(photo_HW3)
-    height, width = lab_HW3.shape[:2]
-    allowed_HW = inside_box(box, height=height, width=width)
     backdrop = fit_backdrop(lab_HW3, ~allowed_HW)
     if not backdrop:
         return np.where(allowed_HW, MAYBE_PRODUCT, SURE_BACKDROP).astype(np.uint8)
@@ -306,11 +171,11 @@ def coarse_levels(photo_HW3: NDArray[np.uint8], box: Box, *, iterations: int) ->
     marks_HW = visible_marks(distance_HW, edge_strength(lab_HW3), allowed_HW)
     level_HW = seed_map(marks_HW, distance_HW, allowed_HW)
     mask_HW = cut(photo_HW3, seed_labels(level_HW, distance_HW), iterations=iterations)
-    if box_fit(mask_HW, box) < _TIGHT:
+    if box is not None and box_fit(mask_HW, box) < _TIGHT:
         # A tight box is touched on all four sides (Lempitsky et al., ICCV 2009); this mask leaves part of it empty.
         inner_HW = cv2.erode(allowed_HW.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
         second_HW = cut(photo_HW3, hull_labels(marks_HW & inner_HW, allowed_HW), iterations=iterations)
-        mask_HW = max(mask_HW, second_HW, key=lambda one_HW: box_fit(one_HW, box))
+        mask_HW = second_HW if box_fit(second_HW, box) > box_fit(mask_HW, box) else mask_HW
     return trust(mask_HW, distance_HW, allowed_HW)
 
 
@@ -320,55 +185,6 @@ def box_fit(mask_HW: NDArray[np.bool_], box: Box) -> float:
     if own is None:
         return 0.0
     return float(iou_matrix(np.array([own], np.float32), np.array([box], np.float32))[0, 0])
-
-
-def propose_box(photo_HW3: NDArray[np.uint8], *, working_size: int = 240) -> Box | None:
-    """Box of the product in a turntable photo without annotation, from the backdrop alone; None if nothing stands out.
-
-    Smooth surfaces that reach across a good part of the photo (table, wall, turntable) are backdrop, wherever they are;
-    of the pieces they don't explain, the one with the most contrast near the middle is the product.
-    """
-    small_HW3 = shrink_to(photo_HW3, working_size)
-    lab_HW3 = to_lab(small_HW3)
-    edge_HW = cv2.GaussianBlur(edge_strength(lab_HW3), (0, 0), 1.0)
-    smooth_HW = edge_HW < max(1.0, 2 * float(np.median(edge_HW)))
-    backdrop = [layer for layer in fit_backdrop(lab_HW3, smooth_HW, layers=6) if _reaches_across(layer, lab_HW3)]
-    if not backdrop:
-        return None
-    interest_HW = np.clip(backdrop_distance(lab_HW3, backdrop) - 4, 0, 12) + np.clip(edge_HW, 0, 12)
-    stands_out_HW = (backdrop_distance(lab_HW3, backdrop) > 4).astype(np.uint8)
-    opened_HW = cv2.morphologyEx(stands_out_HW, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    closed_HW = np.asarray(cv2.morphologyEx(opened_HW, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)), np.uint8)
-    piece_HW = _best_piece(closed_HW, interest_HW)
-    if piece_HW is None:
-        return None
-    rows, columns = np.nonzero(piece_HW)
-    across, down = photo_HW3.shape[1] / small_HW3.shape[1], photo_HW3.shape[0] / small_HW3.shape[0]
-    return (
-        float(max(0, columns.min() - 1) * across),
-        float(max(0, rows.min() - 1) * down),
-        float(min(small_HW3.shape[1], columns.max() + 2) * across),
-        float(min(small_HW3.shape[0], rows.max() + 2) * down),
-    )
-
-
-def _reaches_across(layer: Layer, lab_HW3: NDArray[np.float32]) -> bool:
-    explained_HW = backdrop_distance(lab_HW3, [layer], shadow_discount=1.0, tint=0.0) < 4
-    columns = np.flatnonzero(explained_HW.mean(axis=0) > 0.04)
-    return len(columns) > 0 and bool(np.ptp(columns) > 0.35 * lab_HW3.shape[1]) and bool(explained_HW.mean() > 0.04)
-
-
-def _best_piece(mask_HW: NDArray[np.uint8], interest_HW: NDArray[np.float32]) -> NDArray[np.bool_] | None:
-    """The connected piece with the largest sum of interest, weighted by a Gaussian around the photo's middle."""
-    count, pieces_HW = cv2.connectedComponents(mask_HW, connectivity=8)
-    if count < 2:
-        return None
-    height, width = mask_HW.shape
-    y_HW, x_HW = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    weight_HW = interest_HW * np.exp(-(x_HW**2 + y_HW**2) / (2 * 0.4**2))
-    sums = np.bincount(pieces_HW.ravel(), weights=weight_HW.ravel(), minlength=count)
-    sums[0] = 0
-    return pieces_HW == int(sums.argmax())
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,25 +209,80 @@ class CoarseMask:
         """The box in the pixels of the window, shown at a size (height, width)."""
         return box_in_window(self.box, self.window, size=size)
 
+    def moved_to(self, box: Box, *, height: int, width: int) -> CoarseMask:
+        """The same levels in a window around another box, as wide as this one's around its own; of the photo's size.
+
+        Beyond the old window is backdrop.
+        """
+        old = self.window
+        margin = max(self.box[0] - old[0], self.box[1] - old[1], old[2] - self.box[2], old[3] - self.box[3])
+        share = max(0.0, margin - 4) / max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+        new = product_window(box, height=height, width=width, margin=share)
+        scale = self.levels_HW.shape[1] / (old[2] - old[0])
+        size = round((new[2] - new[0]) * scale), round((new[3] - new[1]) * scale)
+        shift_23 = np.array([[1, 0, (old[0] - new[0]) * scale], [0, 1, (old[1] - new[1]) * scale]])
+        levels_HW = cv2.warpAffine(self.levels_HW, shift_23, size, flags=cv2.INTER_NEAREST, borderValue=SURE_BACKDROP)
+        return replace(self, levels_HW=np.asarray(levels_HW, np.uint8), window=new, box=box)
+
 
 def read_coarse(row: ManifestRow, levels_HW: NDArray[np.uint8]) -> CoarseMask:
     """The coarse mask that a row of the coarse stage and its picture stand for."""
     return CoarseMask(levels_HW, tuple(row.attributes["window"]), tuple(row.attributes["box"]), float(row.quality or 0))
 
 
-def coarse_mask(
-    photo_HW3: NDArray[np.uint8], box: Box | None, *, working_size: int, margin: float, iterations: int
-) -> CoarseMask | None:
-    """The coarse mask of one exemplar; None when no box is given and the backdrop model finds none."""
-    box = box or propose_box(photo_HW3)
-    if box is None:
-        return None
-    window = product_window(box, height=photo_HW3.shape[0], width=photo_HW3.shape[1], margin=margin)
-    crop_HW3 = np.ascontiguousarray(photo_HW3[window[1] : window[3], window[0] : window[2]])
-    small_HW3 = shrink_to(crop_HW3, working_size)
-    inner = box_in_window(box, window, size=small_HW3.shape[:2])
-    levels_HW = coarse_levels(small_HW3, inner, iterations=iterations)
+def coarse_mask(photo_HW3: NDArray[np.uint8], box: Box, *, params: CoarseParams) -> CoarseMask:
+    """The coarse mask of one exemplar with an annotated, tight box."""
+    height, width = photo_HW3.shape[:2]
+    window = product_window(box, height=height, width=width, margin=params.margin)
+    small_HW3 = _window_of(photo_HW3, window, working_size=params.working_size)
+    size = small_HW3.shape[:2]
+    inner = box_in_window(box, window, size=size)
+    allowed_HW = inside_box(inner, height=size[0], width=size[1])
+    levels_HW = coarse_levels(small_HW3, allowed_HW, box=inner, iterations=params.iterations)
     return CoarseMask(levels_HW, window, box, fill_quality(levels_HW, inner))
+
+
+def _window_of(photo_HW3: NDArray[np.uint8], window: Window, *, working_size: int) -> NDArray[np.uint8]:
+    x0, y0, x1, y1 = window
+    return shrink_to(np.ascontiguousarray(photo_HW3[y0:y1, x0:x1]), working_size)
+
+
+def loose_coarse_mask(
+    photo_HW3: NDArray[np.uint8], region_hw: NDArray[np.bool_], *, params: CoarseParams
+) -> CoarseMask | None:
+    """The coarse mask of one exemplar without annotated box; None if nothing stands out in the region.
+
+    Args:
+        photo_HW3: uint8 RGB.
+        region_hw: where the product is, loosely: a mask over the whole photo at any size.
+    """
+    height, width = photo_HW3.shape[:2]
+    region_HW = cv2.resize(region_hw.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    box: Box | None = mask_box(region_HW > 0)
+    made: CoarseMask | None = None
+    # The second time the window is as narrow as around an annotated box.
+    for _ in range(2):
+        if box is None:
+            return None
+        window = x0, y0, x1, y1 = product_window(box, height=height, width=width, margin=params.margin)
+        small_HW3 = _window_of(photo_HW3, window, working_size=params.working_size)
+        size = small_HW3.shape[:2]
+        allowed_HW = cv2.resize(region_HW[y0:y1, x0:x1], size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        allowed_HW &= inside_box(box_in_window(box, window, size=size), height=size[0], width=size[1])
+        levels_HW = coarse_levels(small_HW3, allowed_HW, box=None, iterations=params.iterations)
+        own = mask_box(levels_HW >= MAYBE_PRODUCT)
+        if own is None:
+            return None
+        across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
+        tight = own[0] * across + x0, own[1] * down + y0, own[2] * across + x0, own[3] * down + y0
+        made = CoarseMask(levels_HW, window, tight, fill_quality(levels_HW, own))
+        box = _padded(tight, by=0.03 * max(x1 - x0, y1 - y0) + 2, height=height, width=width)
+    return made
+
+
+def _padded(box: Box, *, by: float, height: int, width: int) -> Box:
+    x0, y0, x1, y1 = box
+    return max(0.0, x0 - by), max(0.0, y0 - by), min(float(width), x1 + by), min(float(height), y1 + by)
 
 
 def fill_quality(levels_HW: NDArray[np.uint8], box: Box) -> float:
@@ -423,38 +294,60 @@ def fill_quality(levels_HW: NDArray[np.uint8], box: Box) -> float:
 
 @stage(CoarseParams)
 def coarse(context: StageContext, *, params: CoarseParams, catalog: Manifest) -> None:
-    """One row an exemplar, `coarse/<stem>`: the level map's PNG, its window in `attributes`, its box in `objects`."""
+    """One row an exemplar, `coarse/<stem>`: the level map's PNG, its window in `attributes`, its box in `objects`.
+
+    Where no box is annotated, the product's region is proposed from all such photos of its SKU.
+    """
+    regions = _proposed_regions(context, [row for row in catalog.ok if not row.objects])
 
     def make(row: ManifestRow) -> None:
-        given = row.objects[0].box if row.objects else None
-        made = coarse_mask(
-            context.read_rgb(row),
-            given,
-            working_size=params.working_size,
-            margin=params.margin,
-            iterations=params.iterations,
-        )
-        stem = row.item_id.removeprefix("catalog/")
-        out = ManifestRow(
-            item_id=f"coarse/{stem}",
-            sku=row.sku,
-            split=row.split,
-            parents=(row.item_id,),
-            width=row.width,
-            height=row.height,
-        )
-        if made is None:
-            context.add(replace(out, status="dropped", reason="no product stands out from the backdrop"))
+        photo_HW3 = context.read_rgb(row)
+        if row.objects:
+            _publish(context, row, coarse_mask(photo_HW3, row.objects[0].box, params=params), proposed=False)
             return
-        objects = tuple(replace(known, box=made.box) for known in row.objects[:1])
-        out = replace(
-            out,
-            media_type="image/png",
-            quality=made.quality,
-            objects=objects,
-            attributes={"window": list(made.window), "box": list(made.box), "proposed": given is None},
-        )
-        context.put(encode_png(made.levels_HW), path=f"{stem}.png", row=out)
+        region_hw = regions[row.item_id]
+        made = None if region_hw is None else loose_coarse_mask(photo_HW3, region_hw, params=params)
+        _publish(context, row, made, proposed=True)
 
     for _ in context.map(make, catalog.ok, what="exemplars"):
         pass
+
+
+def _proposed_regions(context: StageContext, rows: Sequence[ManifestRow]) -> dict[str, NDArray[np.bool_] | None]:
+    """The regions of products without annotated box, by item_id."""
+    products: dict[str | None, list[ManifestRow]] = {}
+    for row in rows:
+        products.setdefault(row.sku, []).append(row)
+
+    def propose(known: list[ManifestRow]) -> list[NDArray[np.bool_] | None]:
+        return propose_regions([shrink_to(context.read_rgb(row), THUMBNAIL) for row in known])
+
+    found = context.map(propose, list(products.values()), what="products without boxes")
+    return {
+        row.item_id: region_hw
+        for known, regions in zip(products.values(), found, strict=True)
+        for row, region_hw in zip(known, regions, strict=True)
+    }
+
+
+def _publish(context: StageContext, row: ManifestRow, made: CoarseMask | None, *, proposed: bool) -> None:
+    stem = row.item_id.removeprefix("catalog/")
+    out = ManifestRow(
+        item_id=f"coarse/{stem}",
+        sku=row.sku,
+        split=row.split,
+        parents=(row.item_id,),
+        width=row.width,
+        height=row.height,
+    )
+    if made is None:
+        context.add(replace(out, status="dropped", reason="no product stands out from the backdrop"))
+        return
+    out = replace(
+        out,
+        media_type="image/png",
+        quality=made.quality,
+        objects=tuple(replace(known, box=made.box) for known in row.objects[:1]),
+        attributes={"window": list(made.window), "box": list(made.box), "proposed": proposed},
+    )
+    context.put(encode_png(made.levels_HW), path=f"{stem}.png", row=out)

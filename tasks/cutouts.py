@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.boxes import mask_box
-from tasks.coarse import convex_hull, largest_pieces
+from tasks.mask_shapes import convex_hull, largest_pieces
 
 PATCH_SIDE = 96
 _FILLED = 0.52

@@ -52,6 +52,7 @@ class CoarseParams(StageParams):
     """Coarse masks of exemplars: backdrop model and GrabCut."""
 
     stage: ClassVar[str] = "coarse"
+    version: ClassVar[int] = 2
     working_size: int = Field(default=160, ge=64, description="longer side of the window in the backdrop model, pixels")
     margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
     iterations: int = Field(default=2, ge=1, description="rounds of GrabCut")

@@ -25,7 +25,9 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from models.saliency import SaliencyNet
+from storage.boxes import mask_box
 from storage.manifest import Manifest, ManifestRow
+from tasks.backdrop import shrink_to
 from tasks.coarse import (
     MAYBE_BACKDROP,
     MAYBE_PRODUCT,
@@ -33,11 +35,12 @@ from tasks.coarse import (
     SURE_PRODUCT,
     Box,
     CoarseMask,
+    box_in_window,
     inside_box,
-    largest_pieces,
+    product_window,
     read_coarse,
-    shrink_to,
 )
+from tasks.mask_shapes import largest_pieces, piece_with_most
 from tasks.params import SaliencyParams
 from tasks.refine import refine
 from tasks.saliency_samples import Crop, product_side, square_crop
@@ -121,6 +124,28 @@ def window_probability(
     return probability_hw
 
 
+def looked_at_again(
+    network: SaliencyNet, photo_HW3: NDArray[np.uint8], coarse: CoarseMask, *, working_size: int
+) -> CoarseMask:
+    """A coarse mask whose box was only proposed, with the box that the network sees there.
+
+    The network looks at three times the box's size; of the pieces that it finds, the one that shares most with the
+    proposed box counts. The levels stay those of the coarse step, in the new window.
+    """
+    height, width = photo_HW3.shape[:2]
+    wide = x0, y0, x1, y1 = product_window(coarse.box, height=height, width=width, margin=1.0)
+    small_hw3 = shrink_to(photo_HW3[y0:y1, x0:x1], working_size)
+    found_hw = predict_saliency(network, small_hw3, working_size=working_size) > 0.5
+    size = found_hw.shape
+    proposed_hw = inside_box(box_in_window(coarse.box, wide, size=size), height=size[0], width=size[1])
+    own = mask_box(piece_with_most(found_hw, proposed_hw))
+    if own is None:
+        return coarse
+    across, down = (x1 - x0) / size[1], (y1 - y0) / size[0]
+    box = own[0] * across + x0, own[1] * down + y0, own[2] * across + x0, own[3] * down + y0
+    return coarse.moved_to(box, height=height, width=width)
+
+
 def fine_crop(
     network: SaliencyNet, photo_HW3: NDArray[np.uint8], coarse: CoarseMask, *, tight: bool, params: SaliencyParams
 ) -> Crop:
@@ -129,8 +154,10 @@ def fine_crop(
     Args:
         photo_HW3: the exemplar, uint8 RGB.
         coarse: its coarse mask.
-        tight: the box is annotated, so nothing outside of it is product.
+        tight: the box is annotated, so nothing outside of it is product; otherwise the network looks for a better one.
     """
+    if not tight:
+        coarse = looked_at_again(network, photo_HW3, coarse, working_size=params.label_size)
     small_hw3 = shrink_to(coarse.crop(photo_HW3), params.refine.size)
     box = coarse.box_in(small_hw3.shape[:2]) if tight else None
     probability_hw = window_probability(network, small_hw3, coarse.levels_HW, box=box, working_size=params.label_size)

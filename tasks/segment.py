@@ -21,15 +21,14 @@ from models.saliency import SaliencyNet
 from storage.boxes import mask_box
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestObject, ManifestRow
+from tasks.backdrop import shrink_to
 from tasks.coarse import (
     MAYBE_PRODUCT,
     Box,
     CoarseMask,
     Window,
     box_fit,
-    largest_pieces,
     read_coarse,
-    shrink_to,
 )
 from tasks.mask_quality import (
     boundary_contrast,
@@ -38,9 +37,10 @@ from tasks.mask_quality import (
     neighbour_consistency,
     quality_of,
 )
+from tasks.mask_shapes import largest_pieces
 from tasks.params import SegmentParams
 from tasks.refine import refine
-from tasks.saliency import read_network, window_probability
+from tasks.saliency import looked_at_again, read_network, window_probability
 from tasks.stage import stage
 
 if TYPE_CHECKING:
@@ -67,8 +67,10 @@ def fine_mask(
         network: as `tasks.saliency.load_saliency` returns it.
         photo_HW3: uint8 RGB.
         coarse: its coarse mask; where that is sure of product, the network must be overruled by the cut to say no.
-        tight: the box is annotated, so nothing outside of it is product.
+        tight: the box is annotated, so nothing outside of it is product; otherwise the network looks for a better one.
     """
+    if not tight:
+        coarse = looked_at_again(network, photo_HW3, coarse, working_size=params.working_size)
     crop_hw3 = coarse.crop(photo_HW3)
     small_hw3 = shrink_to(crop_hw3, params.refine.size)
     inner = coarse.box_in(small_hw3.shape[:2])

@@ -7,52 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from tasks.backdrop import backdrop_distance, fit_backdrop, to_lab
 from tasks.coarse import (
     MAYBE_PRODUCT,
     SURE_BACKDROP,
     SURE_PRODUCT,
-    backdrop_distance,
     coarse_mask,
-    fill_holes,
-    fit_backdrop,
-    largest_pieces,
+    loose_coarse_mask,
     product_window,
-    propose_box,
-    to_lab,
 )
+from tasks.mask_shapes import fill_holes, largest_pieces, piece_with_most
+from tasks.params import CoarseParams
+from tests.tasks.backdrops import BACKDROPS, made_backdrop, made_photo
 
-BACKDROPS = ("gradient", "textured", "dark", "coloured", "two surfaces")
-SETTINGS = {"working_size": 160, "margin": 0.2, "iterations": 2}
-
-
-def made_backdrop(kind, *, height=240, width=320):
-    rng = np.random.default_rng(3)
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    base = {
-        "gradient": np.dstack([150 + 70 * x, 150 + 60 * x, 160 + 50 * y]),
-        "textured": np.dstack([170 + 8 * np.sin(x * 60) * np.sin(y * 50)] * 3),
-        "dark": np.dstack([40 + 10 * x, 40 + 10 * y, 45 + 0 * x]),
-        "coloured": np.dstack([90 + 20 * x, 140 + 10 * y, 190 + 0 * x]),
-        "two surfaces": np.where(y[..., None] < 0.45, [110.0, 115, 112], [205.0, 205, 204]),
-    }[kind]
-    return np.clip(base + rng.normal(0, 1.5, base.shape), 0, 255)
-
-
-def made_photo(kind, *, shape="box", colour=(200, 60, 40)):
-    """A photo with one product, its mask and its box."""
-    photo = made_backdrop(kind)
-    mask = np.zeros(photo.shape[:2], np.uint8)
-    if shape == "box":
-        cv2.fillPoly(mask, [np.array([[120, 70], [205, 85], [195, 180], [110, 165]])], 1)
-    elif shape == "ellipse":
-        cv2.ellipse(mask, (160, 125), (60, 35), 25, 0, 360, 1, -1)
-    else:
-        cv2.line(mask, (80, 180), (230, 70), 1, 7)
-    stripes = 1 + 0.25 * np.sin(np.arange(photo.shape[1]) / 5)[None, :, None]
-    photo = np.where(mask[..., None] > 0, np.array(colour) * stripes, photo)
-    rows, columns = np.nonzero(mask)
-    box = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    return np.clip(photo, 0, 255).astype(np.uint8), mask > 0, tuple(float(value) for value in box)
+PARAMS = CoarseParams()
 
 
 def whole(made, shape):
@@ -71,33 +39,44 @@ def iou(one, other):
 @pytest.mark.parametrize("kind", BACKDROPS)
 def test_coarse_mask__any_backdrop(kind, shape):
     photo, truth, box = made_photo(kind, shape=shape)
-    made = coarse_mask(photo, box, **SETTINGS)
+    made = coarse_mask(photo, box, params=PARAMS)
     assert iou(whole(made, truth.shape), truth) > (0.8 if shape == "thin" else 0.93)
     assert made.quality > 0.6
 
 
 @pytest.mark.parametrize("kind", BACKDROPS)
-def test_propose_box__finds_the_product_without_annotation(kind):
-    photo, _, box = made_photo(kind)
-    found = propose_box(photo)
-    assert np.allclose(found, box, atol=6)
+def test_loose_coarse_mask__tight_box_in_a_loose_region(kind):
+    photo, truth, box = made_photo(kind)
+    region = cv2.dilate(truth.astype(np.uint8), np.ones((31, 31), np.uint8)) > 0
+    made = loose_coarse_mask(photo, region, params=PARAMS)
+    assert iou(whole(made, truth.shape), truth) > 0.93
+    assert np.allclose(made.box, box, atol=4)
 
 
-def test_propose_box__nothing_there():
-    assert propose_box(made_backdrop("gradient").astype(np.uint8)) is None
+def test_loose_coarse_mask__nothing_there():
+    photo = made_backdrop("gradient").astype(np.uint8)
+    assert loose_coarse_mask(photo, np.zeros((60, 80), bool), params=PARAMS) is None
+
+
+def test_moved_to__levels_stay_where_they_were():
+    photo, truth, box = made_photo("gradient")
+    made = coarse_mask(photo, box, params=PARAMS)
+    moved = made.moved_to((box[0] + 20, box[1] - 12, box[2] + 5, box[3]), height=240, width=320)
+    assert moved.window != made.window
+    assert iou(whole(moved, truth.shape), whole(made, truth.shape)) > 0.97
 
 
 def test_coarse_mask__shadow_is_backdrop():
     photo, truth, box = made_photo("gradient", colour=(40, 90, 160))
     shadow = cv2.GaussianBlur(np.roll(truth, (6, 8), (0, 1)).astype(np.float32), (0, 0), 5) * ~truth
     photo = (photo * (1 - 0.35 * shadow[..., None])).astype(np.uint8)
-    assert iou(whole(coarse_mask(photo, box, **SETTINGS), truth.shape), truth) > 0.9
+    assert iou(whole(coarse_mask(photo, box, params=PARAMS), truth.shape), truth) > 0.9
 
 
 def test_coarse_mask__product_at_the_border():
     photo, _, _ = made_photo("gradient")
     photo[60:150, :70] = (30, 120, 60)
-    made = coarse_mask(photo, (0.0, 60.0, 70.0, 150.0), **SETTINGS)
+    made = coarse_mask(photo, (0.0, 60.0, 70.0, 150.0), params=PARAMS)
     truth = np.zeros(photo.shape[:2], bool)
     truth[60:150, :70] = True
     assert iou(whole(made, truth.shape), truth) > 0.9
@@ -108,7 +87,7 @@ def test_coarse_mask__product_at_the_border():
 def test_coarse_mask__stays_inside_its_box(x, y, across, down):
     photo, _, _ = made_photo("textured")
     box = (float(x), float(y), float(min(320, x + across)), float(min(240, y + down)))
-    made = coarse_mask(photo, box, **SETTINGS)
+    made = coarse_mask(photo, box, params=PARAMS)
     rows, columns = np.nonzero(made.levels_HW >= MAYBE_PRODUCT)
     x0, y0, x1, y1 = made.window
     height, width = made.levels_HW.shape
@@ -121,13 +100,13 @@ def test_coarse_mask__stays_inside_its_box(x, y, across, down):
 
 def test_coarse_mask__same_bytes_again():
     photo, _, box = made_photo("two surfaces")
-    first, second = (coarse_mask(photo, box, **SETTINGS) for _ in range(2))
+    first, second = (coarse_mask(photo, box, params=PARAMS) for _ in range(2))
     assert np.array_equal(first.levels_HW, second.levels_HW)
 
 
 def test_coarse_mask__sure_pixels_are_right():
     photo, truth, box = made_photo("two surfaces", shape="ellipse")
-    made = coarse_mask(photo, box, **SETTINGS)
+    made = coarse_mask(photo, box, params=PARAMS)
     x0, y0, x1, y1 = made.window
     share = cv2.resize(truth[y0:y1, x0:x1].astype(np.float32), made.levels_HW.shape[::-1], interpolation=cv2.INTER_AREA)
     assert share[made.levels_HW == SURE_PRODUCT].mean() > 0.99
@@ -158,3 +137,12 @@ def test_largest_pieces__drops_specks():
 
 def test_product_window__cut_at_the_border():
     assert product_window((0.0, 10.0, 50.0, 90.0), height=100, width=200, margin=0.25) == (0, 0, 74, 100)
+
+
+def test_piece_with_most__of_two():
+    mask, other = np.zeros((9, 9), bool), np.zeros((9, 9), bool)
+    mask[0:3, 0:3] = mask[5:8, 5:8] = True
+    other[2:9, 2:9] = True
+    assert piece_with_most(mask, other).sum() == 9
+    assert piece_with_most(mask, other)[6, 6]
+    assert not piece_with_most(mask, np.zeros((9, 9), bool)).any()

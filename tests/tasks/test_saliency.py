@@ -9,7 +9,7 @@ from models.saliency import SaliencyNet
 from models.training.loop import train_steps
 from storage.manifest import Manifest, ManifestRow
 from tasks.coarse import MAYBE_PRODUCT, SURE_BACKDROP, SURE_PRODUCT, coarse_mask, inside_box
-from tasks.params import SaliencyParams
+from tasks.params import CoarseParams, SaliencyParams
 from tasks.saliency import (
     fine_crop,
     load_saliency,
@@ -102,7 +102,7 @@ def made_photo():
     """A red box on grey, its coarse mask, and the box."""
     photo = np.full((90, 120, 3), 180, np.uint8)
     photo[24:72, 30:90] = (200, 40, 40)
-    made = coarse_mask(photo, (30.0, 24.0, 90.0, 72.0), working_size=160, margin=0.2, iterations=2)
+    made = coarse_mask(photo, (30.0, 24.0, 90.0, 72.0), params=CoarseParams())
     return photo, made
 
 

@@ -34,7 +34,7 @@ def disc(height=90, width=110, radius=28):
 
 def test_fine_mask__stays_inside_an_annotated_box(network):
     photo, _ = disc()
-    coarse = coarse_mask(photo, (27.0, 17.0, 83.0, 73.0), working_size=160, margin=0.2, iterations=2)
+    coarse = coarse_mask(photo, (27.0, 17.0, 83.0, 73.0), params=CoarseParams())
     made = fine_mask(network, photo, coarse, tight=True, params=PARAMS)
     assert made.alpha_hw.min() >= 0 and made.alpha_hw.max() <= 1
     # The network is not trained: what the coarse step is sure of is there nevertheless.
