@@ -34,7 +34,7 @@ class Part:
 
 def stage_names(preset: Preset) -> list[str]:
     """The names of a run's stages, in their order."""
-    names = [f"ingest.{split}" for split in ("catalog", "pool", "val", "test")]
+    names = [f"ingest.{split}" for split in ("catalog", "pool", "val", "test", "boards")]
     names += ["gather.skus", "coarse", "saliency", "segment", "prune", "board", "compose", "render"]
     for rung in ("source", "render", *image_rounds(preset), "instance_level"):
         if rung not in ("source", "render"):

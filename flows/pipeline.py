@@ -12,6 +12,7 @@ import orjson
 from flows.presets import Preset
 from flows.runner import Runner
 from storage.digest import JSON
+from storage.formats.dataset import own_boards
 from storage.manifest import Manifest
 from storage.reviews import reviews_for
 from tasks.ingest import dataset_root, files_digest
@@ -49,12 +50,16 @@ class Splits:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared(Splits):
-    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses."""
+    """What `prepare` makes: the splits, the trained saliency network, the masks and the kept poses.
+
+    `own_boards`: the user's photos of the empty board, where there are any.
+    """
 
     coarse: Manifest
     network: Manifest
     masks: Manifest
     poses: Manifest
+    own_boards: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +115,7 @@ def prepare(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Prepared:
         network=network,
         masks=masks,
         poses=poses,
+        own_boards=_ingest_boards(run, choice=choice),
         pool_reviewed=splits.pool_reviewed,
     )
 
@@ -141,6 +147,15 @@ def ingest_splits(run: Runner, *, choice: DatasetChoice) -> Splits:
     return Splits(catalog=catalog, pool=pool, val=val, test=test, pool_reviewed=reviewed_pool)
 
 
+def _ingest_boards(run: Runner, *, choice: DatasetChoice) -> Manifest | None:
+    """The photos of the empty board that came with the data set; None if there are none."""
+    if not own_boards(dataset_root(choice.dataset)):
+        return None
+    boards = run.stage("ingest.boards", _ingest(choice, split="boards"))
+    _require(boards, what="photos of the empty board in boards/")
+    return boards
+
+
 def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:
     root = dataset_root(choice.dataset)
     digest = files_digest(root, split=split, pool_source=choice.pool_source)
@@ -157,7 +172,8 @@ def _require(manifest: Manifest, *, what: str) -> None:
 
 def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesized:
     """Recover the empty boards, compose synthetic photos and translate them to the look of the pool."""
-    boards = run.stage("board", preset.board, pool=prepared.pool, network=prepared.network)
+    own = {} if prepared.own_boards is None else {"own": prepared.own_boards}
+    boards = run.stage("board", preset.board, pool=prepared.pool, network=prepared.network, **own)
     synthetic = run.stage(
         "compose", preset.compose, catalog=prepared.catalog, poses=prepared.poses, boards=boards, pool=prepared.pool
     )

@@ -15,7 +15,7 @@ from pathlib import Path
 from storage.catalog import Category, categories_of, category_records
 from storage.digest import digest_bytes, digest_json
 from storage.formats import folders, rpc
-from storage.formats.dataset import DatasetSplit, ListedPhoto
+from storage.formats.dataset import BOARDS, DatasetSplit, ListedPhoto, own_boards, unique_ids
 from storage.images import decode_rgb
 from storage.manifest import Manifest, ManifestRow
 from tasks.context import StageContext
@@ -61,7 +61,8 @@ def catalog_root(folder: str) -> Path:
 def files_digest(root: Path, *, split: str, pool_source: str = "pool") -> str:
     """Digest of the names, sizes and modification times of a split's files: cheap, and enough to notice a change."""
     layout = rpc if rpc.is_rpc(root) else folders
-    listed = layout.files_of(root, split=pool_source if split == "pool" else split)
+    own = [photo.path for photo in own_boards(root)]
+    listed = own if split == BOARDS else layout.files_of(root, split=pool_source if split == "pool" else split)
     return digest_json([[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in listed])
 
 
@@ -71,6 +72,8 @@ def read_listing(root: Path, *, split: str, pool_source: str = "pool", known: Se
     `known`: the products that labels may name; those of the data set itself when empty.
     """
     layout = rpc if rpc.is_rpc(root) else folders
+    if split == BOARDS:
+        return DatasetSplit(categories=(), photos=unique_ids(own_boards(root)))
     if split == "pool":
         return layout.read_pool(root, source=pool_source)
     if split == "catalog":

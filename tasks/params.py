@@ -31,7 +31,9 @@ class IngestParams(StageParams):
 
     stage: ClassVar[str] = "ingest"
     dataset: str = Field(description="folder of the data set: RPC layout, or one folder a SKU under catalog/")
-    split: Literal["catalog", "pool", "val", "test"] = Field(description="which part of the data set")
+    split: Literal["catalog", "pool", "val", "test", "boards"] = Field(
+        description="which part of the data set; boards: the user's photos of the empty board"
+    )
     pool_source: Literal["pool", "test"] = Field(
         default="pool", description="test: the unlabelled test photos are the pool (transductive, as in the paper)"
     )

@@ -12,6 +12,7 @@ from storage.digest import JSON
 from storage.manifest import Box, ManifestObject
 
 SPLITS = ("catalog", "pool", "val", "test")
+BOARDS = "boards"
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -58,6 +59,11 @@ def pictures_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def own_boards(root: Path) -> list[ListedPhoto]:
+    """Photos of the empty board that came with a data set: `boards/`, whatever its layout; often there are none."""
+    return [ListedPhoto(item_id=f"{BOARDS}/{path.stem}", path=path) for path in pictures_in(root / BOARDS)]
 
 
 def unique_ids(photos: list[ListedPhoto]) -> tuple[ListedPhoto, ...]:
