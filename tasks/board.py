@@ -3,13 +3,14 @@
 Rows: "board/00" (the board that most photos show), "board/01", …: PNG at the size of the pool's photos. Attributes:
 `photos` (how many it was made of), `holes`, `looks` (one per photo, `tasks.look.PhotoLook`), `blobs` ((long, short)
 sides of single products), `tones` (percentiles of the products' colours), `places` (where products lie),
-`jpeg_quality` (of the files). Photos of the empty board that the user gives take the place of recovered boards. Without
+`jpeg_quality` (of the files). Photos of the empty board that the user gives take the place of
+recovered boards, each where it fits best, under the recovered board's light. Without
 a pool and without such photos, the board is a plain grey one, and its row has no looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from storage.images import decode_rgb, encode_png
 from storage.manifest import Manifest, ManifestRow
 from tasks.empty_board import EmptyBoard, board_groups, recover_board, shrink
-from tasks.light import Floats, light_gain
+from tasks.light import Floats, fit_surface, light_gain, surface_terms
 from tasks.look import (
     PhotoLook,
     detail_share,
@@ -29,6 +30,7 @@ from tasks.look import (
     product_mask,
     product_score,
     shadow_profile,
+    shadow_reach,
     single_blobs,
     tone_levels,
 )
@@ -55,6 +57,7 @@ def photo_look(photo_HW3: Photos, *, light_C6: Floats, departure_hw3: Floats, pr
         ambient=round(ambient, 4),
         directed=round(directed, 4),
         angle=round(angle, 4),
+        reach=round(shadow_reach(departure_hw3, products_hw=products_hw, angle=angle), 3),
     )
 
 
@@ -98,6 +101,23 @@ def board_attributes(photos_PHW3: Photos, *, board: EmptyBoard, saliency: Floats
         "tones": tone_levels(np.concatenate(pixels)) if sum(map(len, pixels)) >= 100 else [],
         "places": [[round(float(value), 6) for value in row] for row in places_of(masks)],
     }
+
+
+def fitting_board(given: Sequence[Photos], *, board_HW3: Floats) -> Photos:
+    """The given photo of an empty board that is most like the recovered one, at its size and under its light."""
+    return min((_levelled(one_HW3, board_HW3=board_HW3) for one_HW3 in given), key=lambda fit: fit[1])[0]
+
+
+def _levelled(given_HW3: Photos, *, board_HW3: Floats) -> tuple[Photos, float]:
+    """A given photo at the board's size, its light made that of the board; and how much still differs."""
+    height, width = board_HW3.shape[:2]
+    sized_HW3 = np.asarray(cv2.resize(given_HW3, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    small_hw3, target_hw3 = shrink(sized_HW3), shrink(np.clip(np.rint(board_HW3), 0, 255).astype(np.uint8))
+    ratios_M3 = (np.log(np.maximum(target_hw3, 1)) - np.log(np.maximum(small_hw3, 1))).reshape(-1, 3)
+    terms_M6 = surface_terms(*small_hw3.shape[:2]).reshape(-1, 6)
+    light_C6 = fit_surface(terms_M6, ratios_M3)
+    lit_HW3 = np.clip(np.rint(sized_HW3 * light_gain(light_C6, height=height, width=width)), 0, 255)
+    return lit_HW3.astype(np.uint8), float(np.abs(ratios_M3 - terms_M6 @ light_C6.T).mean())
 
 
 def chosen_rows(pool: Manifest, *, most: int) -> list[ManifestRow]:
@@ -172,15 +192,15 @@ def board(
     qualities = [quality for quality in map(jpeg_quality_of, files) if quality is not None]
     predict = None if network is None else saliency_predictor(context, network, working_size=params.working_size)
     saliency = None if predict is None else list(context.map(predict, list(photos_PHW3), what="saliency"))
+    given = [] if own is None else [context.read_rgb(row) for row in own.ok]
     for number, group in enumerate(board_groups(photos_PHW3, most=params.boards)):
         maps = None if saliency is None else np.stack([saliency[index] for index in group])
         found = recover_board(photos_PHW3[group], products_Phw=maps)
         attributes = board_attributes(photos_PHW3[group], board=found, saliency=maps)
         attributes["jpeg_quality"] = int(np.median(qualities)) if qualities else None
         picture_HW3 = np.clip(np.rint(found.board_HW3), 0, 255).astype(np.uint8)
-        if own is not None:
-            given_HW3 = context.read_rgb(own.ok[number % len(own.ok)])
-            picture_HW3 = np.asarray(cv2.resize(given_HW3, picture_HW3.shape[1::-1], interpolation=cv2.INTER_AREA))
+        if given:
+            picture_HW3 = fitting_board(given, board_HW3=found.board_HW3)
         parents = tuple(rows[index].item_id for index in group)
         _publish(context, picture_HW3, number=number, parents=parents, attributes=attributes)
         context.report(**{f"holes_{number:02d}": found.holes, f"photos_{number:02d}": float(len(group))})

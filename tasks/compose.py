@@ -12,6 +12,7 @@ Boundary: pixels and manifests; no torch.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -244,9 +245,17 @@ def compose(
     made: Iterator[tuple[bytes, ManifestRow]] = context.map(
         partial(encoded_photo, kit=kit, params=params), range(params.photos), what="synthetic photos"
     )
-    items = 0
+    shown = Counter(dict.fromkeys(kit.skus, 0))
     for data, row in made:
         context.put(data, path=f"{row.item_id.removeprefix('synthetic/')}.jpg", row=row)
-        items += len(row.objects)
+        shown.update(item.sku for item in row.objects)
     context.content["categories"] = catalog.content["categories"]
-    context.report(items_per_photo=items / params.photos)
+    counts = shown.values()
+    context.report(
+        items_per_photo=sum(counts) / params.photos, least_of_a_product=min(counts), most_of_a_product=max(counts)
+    )
+    missing = sorted(sku for sku, count in shown.items() if count == 0)
+    if missing:
+        context.log(
+            f"{params.photos} photos do not show {', '.join(missing)}: more photos are needed, or other sprites"
+        )

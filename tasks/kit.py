@@ -5,7 +5,7 @@ Boundary: manifests and a context that reads their files in, a `tasks.sprites.Ki
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import cv2
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from storage.catalog import Category, categories_of
 from storage.manifest import Manifest, ManifestRow
 from tasks.blend import Lines, collected, noise_lines, thumbnail
+from tasks.items import Doubles
 from tasks.layout import cell_side
 from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
@@ -49,7 +50,9 @@ _SEARCHED = 60
 _LEAST_SOLID = 64
 _PLAIN_QUALITY = 90
 _PLAIN_SHARE = 0.2
-_PLAIN_LOOK = PhotoLook(light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0)
+_PLAIN_LOOK = PhotoLook(
+    light_C6=[[0.0] * 6] * 3, noise=1.5, detail=0.0, ambient=0.15, directed=0.06, angle=0.0, reach=0.0
+)
 
 
 def build_kit(
@@ -85,11 +88,17 @@ def build_kit(
     found = [row for row in boards.ok if row.item_id.startswith("board/")]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
-    pictures = [context.read_rgb(row) for row in found]
+    pictures = _of_one_size([context.read_rgb(row) for row in found])
     photos = _read_evenly(context, pool, most=params.scale_photos)
     scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=min(pictures[0].shape[:2]))
     context.report(catalog_scale=scale)
     return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params)
+
+
+def _of_one_size(pictures: Sequence[Photo]) -> list[Photo]:
+    """Boards at the size of the first one: without a pool, a user's photos of them may come in several."""
+    height, width = pictures[0].shape[:2]
+    return [np.asarray(cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA), np.uint8) for one in pictures]
 
 
 def solid_cutouts(cutouts: Sequence[Cutout]) -> list[Cutout]:
@@ -228,19 +237,32 @@ def assemble(
     skus = sorted({one.sku for one in sprites})
     lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)
     cell = cell_side(*lit[0].canvas_HW3.shape[:2])
+    mates = look_alikes(sprites)
     return Kit(
         skus=skus,
-        numbers={sku: number for number, sku in enumerate(skus)},
+        weights_S=product_weights(skus, weights=params.sku_weights),
+        mates_S=[skus.index(mates[sku]) if sku in mates else -1 for sku in skus],
         sprites=sprites,
         pictures=collected([one.rgba_hw4 for one in sprites]),
         thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
-        table=table_of(sprites),
+        table=table_of(sprites, equal=params.view_shares == "equal"),
         boards=lit,
-        mates=look_alikes(sprites),
         places=np.cumsum(places_hw, dtype=np.float64),
         noise_LW3=noise_LW3,
         jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),
     )
+
+
+def product_weights(skus: Sequence[str], *, weights: Mapping[str, float]) -> Doubles:
+    """How often each product is seen, float64 [S].
+
+    Raises:
+        ValueError: a weight of a product that is not there, or one that is not positive.
+    """
+    wrong = sorted(sku for sku, weight in weights.items() if sku not in skus or not weight > 0)
+    if wrong:
+        raise ValueError(f"sku_weights: expected positive weights of products with sprites, got {', '.join(wrong)}")
+    return np.asarray([weights.get(sku, 1.0) for sku in skus], np.float64)
 
 
 def _tone_of(sprites: Sequence[Sprite], *, boards: Sequence[ManifestRow]) -> Floats:
@@ -275,10 +297,18 @@ def lit_boards(
         quality=int(quality),
         lines_LW3=noise_LW3,
     )
+    tallness = float(np.median([one.height for one in sharp])) / max(pictures[0].shape[:2])
     scaled = [_resized(picture_HW3, scale=params.scale) for picture_HW3 in pictures]
     ratio = min(params.scale, 1.0)
     return [
-        light_board(scaled[number], look=look, places_hw=places_hw, noise=noise * ratio, blur=blur * params.scale)
+        light_board(
+            scaled[number],
+            look=look,
+            places_hw=places_hw,
+            tallness=tallness,
+            noise=noise * ratio,
+            blur=blur * params.scale,
+        )
         for (number, look), blur in zip(looks, blurs, strict=True)
     ]
 

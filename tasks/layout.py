@@ -18,7 +18,7 @@ Name = TypeVar("Name", bound=str)
 
 _CELLS = 100
 _ANYWHERE = np.ones(1)
-_GOLDEN, _SILVER = 0.6180339887498949, 0.4142135623730951
+_GOLDEN, _SILVER, _BRONZE = 0.6180339887498949, 0.4142135623730951, 0.3027756377319946
 
 
 def cell_side(height: int, width: int) -> int:
@@ -54,38 +54,52 @@ def _shuffled(count: int, seed: int, block: int) -> list[int]:
     return np.random.default_rng((seed, block)).permutation(count).tolist()
 
 
-def first_sku(skus: Sequence[str], *, seed: int, index: int) -> str:
-    """The product that photo `index` is sure to show: each block of len(skus) photos is a shuffle of all products."""
-    block, position = divmod(index, len(skus))
-    return skus[_shuffled(len(skus), seed, block)[position]]
+def first_sku(weights_S: Doubles, *, seed: int, index: int) -> int:
+    """The number of the product that photo `index` is sure to show.
 
-
-def first_view(skus: Sequence[str], *, seed: int, index: int) -> float:
-    """A number in [0, 1) that chooses the view of `first_sku`; from block to block it fills the interval evenly.
-
-    Multiples of the golden ratio: of all sequences, the one with the least gaps (Knuth, TAOCP 3, 6.4). Each product has
-    the same sequence, so every kept view gets its share of the photos as soon as there are enough.
+    Each block of as many photos as there are products is a shuffle of all products. Where they have different weights,
+    multiples of the golden ratio choose among them: the sequence with the least gaps of all (Knuth, TAOCP 3, 6.4).
     """
-    return ((index // len(skus) + 1) * _GOLDEN + seed * _SILVER) % 1.0
+    if (weights_S == weights_S[0]).all():
+        block, position = divmod(index, len(weights_S))
+        return _shuffled(len(weights_S), seed, block)[position]
+    ends_S = np.cumsum(weights_S)
+    return int(ends_S.searchsorted(ends_S[-1] * _weyl(index, _GOLDEN, seed=seed), side="right"))
+
+
+def first_view(weights_S: Doubles, *, seed: int, index: int) -> float:
+    """A number in [0, 1) that chooses the view of `first_sku`; from photo to photo of a product it fills the interval
+    evenly, so that every kept view gets its share as soon as there are enough photos."""
+    if (weights_S == weights_S[0]).all():
+        return _weyl(index // len(weights_S), _GOLDEN, seed=seed)
+    return _weyl(index, _SILVER, seed=seed)
+
+
+def _weyl(number: int, ratio: float, *, seed: int) -> float:
+    return ((number + 1) * ratio + seed * _BRONZE) % 1.0
 
 
 def draw_skus(
     count: int,
     *,
-    first: str,
-    skus: Sequence[str],
-    mates: Mapping[str, str],
+    first: int,
+    weights_S: Doubles,
+    mates_S: Sequence[int],
     mate_share: float,
     generator: np.random.Generator,
-) -> list[str]:
-    """`count` different products, `first` among them (fewer if there are not as many).
+) -> list[int]:
+    """The numbers of `count` different products, `first` among them (fewer if there are not as many).
 
-    With probability `mate_share` the next product is the look-alike of the last one, if it is not there yet.
+    With probability `mate_share` the next product is the look-alike of the last one (-1: it has none), if it is not
+    there yet; else any other, by weight (Efraimidis and Spirakis, "Weighted random sampling", 2006).
     """
-    chosen = [first]
-    others = [skus[position] for position in generator.permutation(len(skus))]
-    while len(chosen) < min(count, len(skus)):
-        mate = mates.get(chosen[-1])
-        brings = generator.random() < mate_share and mate in skus and mate not in chosen
-        chosen.append(mate if brings and mate is not None else next(sku for sku in others if sku not in chosen))
+    order_S = np.argsort(generator.standard_exponential(len(weights_S)) / weights_S).tolist()
+    chosen, others = [first], iter(order_S)
+    brings = (generator.random(count) < mate_share).tolist()
+    while len(chosen) < min(count, len(order_S)):
+        mate = mates_S[chosen[-1]]
+        if brings[len(chosen)] and mate >= 0 and mate not in chosen:
+            chosen.append(mate)
+        else:
+            chosen.append(next(number for number in others if number not in chosen))
     return chosen

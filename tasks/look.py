@@ -21,6 +21,8 @@ Photo = NDArray[np.uint8]
 PLACES = 16
 TONE_LEVELS = tuple(range(5, 100, 5))
 _DIRECTIONS = 16
+_FARTHEST = 14
+_NO_SHADOW = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +32,8 @@ class PhotoLook:
     light_C6: log gains relative to the board (`tasks.light`). noise: standard deviation of grey levels on the bare
     board. detail: share of the products' gradient energy in the finest scale (`detail_share`). ambient: mean darkening
     of the bare board next to products, in 0..1. directed: how much it varies with the direction. angle: direction in
-    which it is strongest, radians, x right, y down.
+    which it is strongest, radians, x right, y down. reach: how far from products it lies on average, in working pixels;
+    0 where it can't be told.
     """
 
     light_C6: list[list[float]]
@@ -39,6 +42,7 @@ class PhotoLook:
     ambient: float
     directed: float
     angle: float
+    reach: float
 
     def to_json(self) -> dict[str, Any]:
         """The look as JSON values."""
@@ -121,6 +125,31 @@ def shadow_profile(departure_hw3: Floats, *, products_hw: Mask, reach: int = 6) 
         return 0.0, 0.0, 0.0
     wave = complex((np.asarray(means, np.float64) * np.exp(1j * angles_D)).mean() * 2)
     return float(np.mean(np.asarray(means, np.float64))), abs(wave), float(np.angle(wave))
+
+
+def shadow_reach(departure_hw3: Floats, *, products_hw: Mask, angle: float) -> float:
+    """How far from products the darkening towards `angle` lies on average, beyond that on the other side; 0 if none.
+
+    In pixels of the map. The mean distance of a shadow that fades evenly is a third of its length.
+    """
+    sides = [_darkness_by_distance(departure_hw3, products_hw=products_hw, angle=one) for one in (angle, angle + np.pi)]
+    directed_D = np.clip(sides[0] - sides[1], 0, None)
+    total = float(directed_D.sum())
+    return float(directed_D @ np.arange(1, _FARTHEST + 1)) / total if total > _NO_SHADOW else 0.0
+
+
+def _darkness_by_distance(departure_hw3: Floats, *, products_hw: Mask, angle: float) -> Floats:
+    """Mean darkening of what shifts of the products by 1 to _FARTHEST pixels uncover, each beyond the ones before."""
+    dark_hw = np.clip(1 - np.exp(departure_hw3.mean(-1)), -0.1, 0.9)
+    seen_hw = cv2.dilate(products_hw.astype(np.uint8), np.ones((3, 3), np.uint8))
+    first_hw, means = seen_hw, []
+    for distance in range(1, _FARTHEST + 1):
+        shift_23 = np.asarray([[1, 0, distance * np.cos(angle)], [0, 1, distance * np.sin(angle)]], np.float64)
+        shifted_hw = cv2.warpAffine(first_hw, shift_23, first_hw.shape[::-1], flags=cv2.INTER_NEAREST)
+        new_hw = (shifted_hw > 0) & (seen_hw == 0)
+        means.append(float(dark_hw[new_hw].mean()) if new_hw.any() else 0.0)
+        seen_hw = np.maximum(seen_hw, shifted_hw)
+    return np.asarray(means, np.float32)
 
 
 def _darkness_towards(dark_hw: Floats, products_hw: Mask, *, angle: float, reach: int) -> float | None:

@@ -142,6 +142,7 @@ class BoardParams(StageParams):
     """Empty boards recovered from the pool."""
 
     stage: ClassVar[str] = "board"
+    version: ClassVar[int] = 2
     photos: int = Field(default=80, ge=2, description="most pool photos looked at, spread over the pool")
     boards: int = Field(default=3, ge=1, description="most boards told apart (camera moved, table changed)")
     working_size: int = Field(default=320, ge=64, description="longer side of a photo in the saliency network, pixels")
@@ -161,7 +162,7 @@ class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(
@@ -188,6 +189,13 @@ class ComposeParams(StageParams):
         default={"soft": 0.5, "feather": 0.3, "hard": 0.2, "poisson": 0.0}, description="shares of edge blendings"
     )
     views_per_sku: int = Field(default=0, ge=0, description="most sprites of a product held in memory; 0: all")
+    view_shares: Literal["weight", "equal"] = Field(
+        default="weight",
+        description="how often each kept view of a product is seen; weight: by its evidence in the pool",
+    )
+    sku_weights: dict[str, float] = Field(
+        default={}, description="how often products are seen, relative to 1 for those that are not named"
+    )
     lit_boards: int = Field(default=48, ge=1, description="most differently lit boards held in memory")
     recipe: Literal["life", "paper"] = Field(default="life", description="paper: pasted as in the paper's script")
     without: tuple[Literal["shadow", "size", "layout", "light", "board"], ...] = Field(

@@ -21,19 +21,23 @@ from tasks.items import Floats, Shadows
 _ANGLES = 36
 _LONGEST = 12
 _SOFTNESSES = 12
-# With the mean over four cells that `tasks.painting` takes, a blur of 0.9 cells.
-_CONTACT_BLUR = 0.75
+_CONTACT_SIDE, _CONTACT_BLUR = 9, 2.2
 _NEGLIGIBLE = 1e-2
 _STRAIGHT = 0.03
+_USUAL_SLOPE = 0.33
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LampStrength:
-    """A pool photo's shadows: `tasks.look.PhotoLook` says how they are measured."""
+    """A pool photo's shadows: `tasks.look.PhotoLook` says how they are measured.
+
+    slope: length of its cast shadows for each pixel of a product's height.
+    """
 
     ambient: float
     directed: float
     angle: float
+    slope: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +60,28 @@ def draw_lamp(strength: LampStrength, *, generator: np.random.Generator) -> Lamp
 
     Factors and ranges were fitted so that composed photos, measured as the pool is, have its darkening near products.
     """
-    cast = min(max(strength.directed / 0.085, 0.1), 0.8)
+    # Short shadows darken less of what is measured.
+    cast = min(max(strength.directed / (0.034 + 0.145 * strength.slope), 0.1), 0.8)
     spread = 0.2 if strength.directed >= _STRAIGHT else 2 * pi
     turn, slope, softness = generator.random(3).tolist()
     return Lamp(
         angle=strength.angle + spread * (turn - 0.5),
-        slope=0.25 + 0.4 * slope,
+        slope=strength.slope * (0.85 + 0.3 * slope),
         softness=0.15 + 0.25 * softness,
         cast=cast,
-        contact=min(max((strength.ambient - 0.2 * cast) / 0.2, 0.05), 0.5),
+        contact=min(max((strength.ambient - 0.18 * cast) / 0.45, 0.02), 0.5),
     )
+
+
+def slope_of_reach(reach: float, *, height: float) -> float:
+    """Length of cast shadows for each pixel of height, from how far they reach (`tasks.look.shadow_reach`).
+
+    `height`: of the products in the map that reach was measured in. Fitted to composed photos; a usual slope for 0.
+    """
+    if reach <= 0 or height <= 0:
+        return _USUAL_SLOPE
+    # One photo's reach is a rough measure: half of what it departs from the usual is believed.
+    return float(np.clip(_USUAL_SLOPE + 1.6 * (reach - 3.75) / height, 0.15, 0.8))
 
 
 @lru_cache(maxsize=256)
@@ -73,7 +89,7 @@ def shadow_kernels(angle_step: int, softness_step: int) -> Shadows:
     """What a covered cell throws over 1 to _LONGEST cells, for a lamp that stands in one of the steps."""
     angle, softness = 2 * pi * angle_step / _ANGLES, (softness_step + 0.5) / _SOFTNESSES
     sweeps = [sweep_kernel(length, angle=angle, blur=softness * length) for length in range(1, _LONGEST + 1)]
-    row_K = cv2.getGaussianKernel(5, _CONTACT_BLUR, cv2.CV_32F)
+    row_K = cv2.getGaussianKernel(_CONTACT_SIDE, _CONTACT_BLUR, cv2.CV_32F)
     parts = [_trimmed(kernel_KK) for kernel_KK in (np.asarray(row_K @ row_K.T, np.float32), *sweeps)]
     begins = np.cumsum([0, *(kernel_KL.size for kernel_KL, _ in parts)])
     table = [(begin, *kernel_KL.shape, *corner) for begin, (kernel_KL, corner) in zip(begins, parts, strict=False)]
@@ -91,7 +107,8 @@ def sweep_kernel(length: int, *, angle: float, blur: float) -> Floats:
     sigma = min(max(0.8, blur), 4.0)
     radius = int(np.ceil(length + 2.5 * sigma)) + 1
     kernel_KK = np.zeros((2 * radius + 1, 2 * radius + 1), np.float32)
-    steps_S = np.linspace(0, length, 2 * length + 1)
+    # The side that faces the lamp stays bright: the blur must not reach back over it.
+    steps_S = np.linspace(0.8 * sigma, length, 2 * length + 1)
     columns_S = np.rint(radius + steps_S * np.cos(angle)).astype(int)
     rows_S = np.rint(radius + steps_S * np.sin(angle)).astype(int)
     np.add.at(kernel_KK, (rows_S, columns_S), np.linspace(1.0, 0.3, len(steps_S)))

@@ -6,7 +6,7 @@ no files and draws nothing at random but the noise field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from storage.images import decode_rgb, encode_jpeg
 from tasks.blend import Lines, add_noise, scale_sprite, turned_sprite
+from tasks.empty_board import WORKING_SIDE
 from tasks.items import Doubles, Pictures, Sprites
 from tasks.light import Floats, light_gain
 from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
-from tasks.shadow import LampStrength
+from tasks.shadow import LampStrength, slope_of_reach
 from tasks.sizes import edges_of, height_of_view
 
 Photo = NDArray[np.uint8]
@@ -77,31 +78,31 @@ class LitBoard:
 class Kit:
     """Everything photos are composed of.
 
-    skus: the products in order; numbers: their positions. sprites: product by product. pictures, thumbs, table: of the
-    sprites, for compiled code. places: cumulated shares of where products lie, over PLACES x PLACES tiles. noise_LW3:
-    lines of noise (`tasks.blend.noise_lines`).
+    skus: the products in order; weights_S: how often they are seen; mates_S: number of each one's look-alike, or -1.
+    sprites: product by product. pictures, thumbs, table: of the sprites, for compiled code. places: cumulated shares of
+    where products lie, over PLACES x PLACES tiles. noise_LW3: lines of noise (`tasks.blend.noise_lines`).
     """
 
     skus: Sequence[str]
-    numbers: Mapping[str, int]
+    weights_S: Doubles
+    mates_S: Sequence[int]
     sprites: Sequence[Sprite]
     pictures: Pictures
     thumbs: Pictures
     table: Sprites
     boards: Sequence[LitBoard]
-    mates: Mapping[str, str]
     places: Doubles
     noise_LW3: Lines
     jpeg_quality: int
 
 
-def table_of(sprites: Sequence[Sprite]) -> Sprites:
-    """What compiled code needs to know of sprites that are sorted by their products."""
+def table_of(sprites: Sequence[Sprite], *, equal: bool) -> Sprites:
+    """What compiled code needs to know of sprites sorted by their products; `equal`: whatever their weights."""
     groups: dict[str, list[Sprite]] = {}
     for sprite in sprites:
         groups.setdefault(sprite.sku, []).append(sprite)
     return Sprites(
-        shares_M=np.concatenate([cumulated_shares(group) for group in groups.values()]),
+        shares_M=np.concatenate([cumulated_shares(group, equal=equal) for group in groups.values()]),
         starts_S=np.cumsum([0, *map(len, groups.values())]),
         sides_M2=np.asarray([one.sides for one in sprites], np.float64),
         axes_M=np.asarray([one.axis for one in sprites], np.float64),
@@ -145,8 +146,13 @@ def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
     )
 
 
-def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, noise: float, blur: float) -> LitBoard:
-    """The board under a pool photo's light, taken with this noise (grey levels) and blur (pixels)."""
+def light_board(
+    board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, tallness: float, noise: float, blur: float
+) -> LitBoard:
+    """The board under a pool photo's light, taken with this noise (grey levels) and blur (pixels).
+
+    tallness: usual height of the products as a share of the board's longer side.
+    """
     height, width = board_HW3.shape[:2]
     light_C6 = np.asarray(look.light_C6, np.float32)
     canvas_HW3 = np.clip(np.rint(board_HW3 * light_gain(light_C6, height=height, width=width)), 0, 255)
@@ -158,7 +164,12 @@ def light_board(board_HW3: Photo, *, look: PhotoLook, places_hw: Floats, noise: 
         shade_hw3=(vignette_hw3 * light_gain(light_C6, height=rows, width=columns)).astype(np.float32),
         noise=noise,
         blur=blur,
-        shadows=LampStrength(ambient=look.ambient, directed=look.directed, angle=look.angle),
+        shadows=LampStrength(
+            ambient=look.ambient,
+            directed=look.directed,
+            angle=look.angle,
+            slope=slope_of_reach(look.reach, height=tallness * WORKING_SIDE),
+        ),
     )
 
 
@@ -287,8 +298,8 @@ def _described(sprites: Sequence[Sprite]) -> tuple[Floats, Floats]:
     return np.stack(prints), np.stack(sizes)
 
 
-def cumulated_shares(sprites: Sequence[Sprite]) -> NDArray[np.float64]:
-    """Cumulated sampling weights that end at 1; equal weights where all are 0."""
-    weights = np.asarray([sprite.weight for sprite in sprites], np.float64)
+def cumulated_shares(sprites: Sequence[Sprite], *, equal: bool) -> NDArray[np.float64]:
+    """Cumulated sampling weights that end at 1; equal ones if asked for, or where all are 0."""
+    weights = np.asarray([0.0 if equal else sprite.weight for sprite in sprites], np.float64)
     weights = weights if weights.sum() > 0 else np.ones_like(weights)
     return np.cumsum(weights / weights.sum())

@@ -37,15 +37,20 @@ def draw_items(
     First comes the product that this photo must show, while there is room for certain; then the others, mostly the
     large ones first.
     """
-    count = min(int(generator.integers(level.skus[0], level.skus[1] + 1)), len(kit.skus))
+    count = min(int(generator.integers(level.skus[0], level.skus[1] + 1)), len(kit.weights_S))
     total = max(count, int(generator.integers(level.items[0], level.items[1] + 1)))
-    first = first_sku(kit.skus, seed=params.seed, index=index)
+    first = first_sku(kit.weights_S, seed=params.seed, index=index)
     chosen = draw_skus(
-        count, first=first, skus=kit.skus, mates=kit.mates, mate_share=params.mate_share, generator=generator
+        count,
+        first=first,
+        weights_S=kit.weights_S,
+        mates_S=kit.mates_S,
+        mate_share=params.mate_share,
+        generator=generator,
     )
     counts_G = np.asarray(draw_counts(count, total, generator=generator), np.int64)
-    products_G = np.asarray([kit.numbers[sku] for sku in chosen], np.int64)
-    chance = first_view(kit.skus, seed=params.seed, index=index)
+    products_G = np.asarray(chosen, np.int64)
+    chance = first_view(kit.weights_S, seed=params.seed, index=index)
     items = np.zeros(total, ITEM)
     _draw(items, products_G, counts_G, chance, kit.table, kit.pictures, habits_of(params), cell, generator)
     return items

@@ -48,7 +48,15 @@ def cutouts():
 
 
 def look(**changes):
-    plain = {"light_C6": [[0.0] * 6] * 3, "noise": 0.5, "detail": 0.1, "ambient": 0.1, "directed": 0.05, "angle": 0.0}
+    plain = {
+        "light_C6": [[0.0] * 6] * 3,
+        "noise": 0.5,
+        "detail": 0.1,
+        "ambient": 0.1,
+        "directed": 0.05,
+        "angle": 0.0,
+        "reach": 4.0,
+    }
     return {**plain, **changes}
 
 

@@ -200,3 +200,15 @@ def test_target_protocol__names_what_was_seen():
     assert target_protocol(pool_photos=3, pool_source="pool") == "unlabelled-target"
     assert target_protocol(pool_photos=3, pool_source="test") == "transductive"
     assert target_protocol(pool_photos=0, pool_source="pool") == "exemplars-only"
+
+
+def test_ingest__of_the_users_boards(rpc, store):
+    (rpc / "boards").mkdir()
+    for seed, name in enumerate(("empty.jpg", "night.jpg")):
+        (rpc / "boards" / name).write_bytes(photo(100 + seed))
+    before = files_digest(rpc, split="boards")
+    made = run(rpc, store, "boards")
+    assert [row.item_id for row in made.ok] == ["boards/empty", "boards/night"]
+    assert not any(row.objects for row in made.rows)
+    (rpc / "boards" / "night.jpg").unlink()
+    assert files_digest(rpc, split="boards") != before

@@ -5,7 +5,7 @@ import pytest
 
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
-from tasks.kit import catalog_scale, chosen_poses, likeliest, solid_cutouts, view_factors
+from tasks.kit import catalog_scale, chosen_poses, likeliest, product_weights, solid_cutouts, view_factors
 from tests.tasks.composing_cases import board_row, committed, cutouts, kit_of, look, params_of
 
 
@@ -91,3 +91,15 @@ def test_assemble__takes_the_pools_jpeg_quality_unless_told():
     rows = [board_row(jpeg_quality=77)]
     assert kit_of(params_of(), rows=rows).jpeg_quality == 77
     assert kit_of(params_of(jpeg_quality=60), rows=rows).jpeg_quality == 60
+
+
+def test_product_weights__named_products_and_no_others():
+    assert product_weights(["a", "b"], weights={"b": 2.5}).tolist() == [1, 2.5]
+    with pytest.raises(ValueError, match="sku_weights.*a, c"):
+        product_weights(["a", "b"], weights={"c": 1.0, "a": 0.0})
+
+
+def test_assemble__look_alikes_and_weights_by_number():
+    kit = kit_of(params_of(sku_weights={"green": 3.0}))
+    assert kit.skus == ["blue", "green", "red"] and kit.weights_S.tolist() == [1, 3, 1]
+    assert all(mate == -1 or 0 <= mate < 3 for mate in kit.mates_S)

@@ -11,6 +11,7 @@ from tasks.look import (
     product_mask,
     product_score,
     shadow_profile,
+    shadow_reach,
     single_blobs,
     tone_levels,
 )
@@ -48,6 +49,18 @@ def test_shadow_profile__finds_the_direction(angle):
     assert np.cos(found - angle) > 0.95
     assert 0.02 < directed < 0.4 and ambient > 0.02
     assert shadow_profile(departure, products_hw=np.zeros_like(products)) == (0, 0, 0)
+
+
+def test_shadow_reach__longer_shadows_reach_farther():
+    reaches = []
+    for length in (4, 10):
+        departure, products = np.zeros((80, 80, 3), np.float32), np.zeros((80, 80), bool)
+        products[30:50, 20:40] = True
+        departure[30:50, 40 : 40 + length] = -0.4
+        reaches.append(shadow_reach(departure, products_hw=products, angle=0.0))
+        assert shadow_reach(departure, products_hw=products, angle=np.pi) == 0
+    # The one pixel right beside the product is not looked at.
+    assert reaches == pytest.approx([2, 5], abs=0.6)
 
 
 def test_product_score__shadows_are_no_products():

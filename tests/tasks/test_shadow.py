@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.shadow import Lamp, LampStrength, draw_lamp, kernels_of, sweep_kernel
+from tasks.shadow import Lamp, LampStrength, draw_lamp, kernels_of, slope_of_reach, sweep_kernel
 
 
 @pytest.mark.parametrize("angle", np.deg2rad([0, 50, 180, 300]))
@@ -27,8 +27,14 @@ def test_kernels_of__each_longer_than_the_one_before_and_all_sum_to_one():
 
 def test_draw_lamp__darker_pools_have_darker_lamps():
     faint, strong = (
-        draw_lamp(LampStrength(ambient=a, directed=d, angle=1.0), generator=np.random.default_rng(0))
+        draw_lamp(LampStrength(ambient=a, directed=d, angle=1.0, slope=0.4), generator=np.random.default_rng(0))
         for a, d in ((0.05, 0.01), (0.3, 0.08))
     )
     assert strong.cast > faint.cast and strong.contact > faint.contact
     assert strong.angle == pytest.approx(1.0, abs=0.11) and faint.angle != pytest.approx(1.0, abs=0.11)
+
+
+def test_slope_of_reach__usual_where_nothing_was_measured_and_longer_for_longer_shadows():
+    usual = slope_of_reach(0.0, height=20)
+    assert slope_of_reach(2.0, height=20) < usual < slope_of_reach(6.0, height=20)
+    assert slope_of_reach(99.0, height=20) <= 1

@@ -107,7 +107,8 @@ def test_noise_of_file__undoes_what_compression_takes_away(sigma):
 
 def test_cumulated_shares__weights_or_equal():
     sprites = scale_cutouts(cutouts(), scale=1.0)[:2]
-    assert cumulated_shares(sprites) == pytest.approx([1 / 3, 1.0])
+    assert cumulated_shares(sprites, equal=False) == pytest.approx([1 / 3, 1.0])
+    assert cumulated_shares(sprites, equal=True) == pytest.approx([1 / 2, 1.0])
 
 
 def test_light_board__lights_board_and_items_alike():

@@ -26,7 +26,7 @@ def test_turn_matrix__keeps_the_print_readable_and_shortens_one_direction(angle,
 def test_sprite_at__each_view_as_often_as_its_weight():
     kit = kit_of(params_of())
     chances = (np.arange(300) + 0.5) / 300
-    drawn = [sprite_at(kit.table, kit.numbers["green"], chance) for chance in chances]
+    drawn = [sprite_at(kit.table, kit.skus.index("green"), chance) for chance in chances]
     views = [one.item_id for one in kit.sprites]
     assert [views[number] for number in sorted(set(drawn))] == ["pose/green_0", "pose/green_1"]
     # Weights 1 and 2.
@@ -38,7 +38,7 @@ def test_draw_items__the_photos_own_product_lies_lowest(index):
     for seed in range(5):
         items, kit = drawn(index=index, seed=seed)
         lowest = kit.sprites[int(items["sprite"][0])]
-        assert lowest.sku == first_sku(kit.skus, seed=0, index=index)
+        assert lowest.sku == kit.skus[first_sku(kit.weights_S, seed=0, index=index)]
         assert LEVELS["hard"].items[0] <= len(items) <= LEVELS["hard"].items[1]
 
 
