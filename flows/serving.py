@@ -16,7 +16,7 @@ from flows.champion import load_champion
 from storage.catalog import with_product
 from storage.formats.folders import read_products
 from storage.images import Picture
-from tasks.list_reader import Found, ListReader, detector_reader, onnx_reader
+from tasks.list_reader import Found, ListReader, onnx_reader
 from tasks.shopping_list import prices_of
 
 Waiting = tuple[Picture, asyncio.Future[tuple[ListReader, Found]]]
@@ -42,7 +42,12 @@ def open_reader(path: Path, *, workers: int, products: Path | None = None) -> Li
     Raises:
         ValueError: the model or the products are not what they should be.
     """
-    reader = onnx_reader(path, workers=workers) if path.suffix == ".onnx" else detector_reader(load_champion(path))
+    if path.suffix == ".onnx":
+        reader = onnx_reader(path, workers=workers)
+    else:
+        from tasks.checkpoint_reader import detector_reader
+
+        reader = detector_reader(load_champion(path))
     if products is not None:
         known = read_products(products)
         categories = tuple(with_product(one, product=known.get(one.sku, {})) for one in reader.categories)

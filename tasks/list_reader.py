@@ -1,4 +1,8 @@
-"""Photos to decided products through a model of either form: a checkpoint's folder (torch) or an exported ONNX file."""
+"""What reads photos, whatever form its model has; and that of an exported ONNX file, which needs no torch.
+
+torch and what comes with it take seconds to import and most of a gigabyte: the reader of a checkpoint lies in
+`tasks.checkpoint_reader`, so that who serves an exported file pays for neither.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,8 @@ from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
-from tasks.detection import Detector, detect
-from tasks.fusion import fused_objects
 from tasks.photo_reader import OnnxReader
 
-_BATCH = 8
 _MARGIN = 2
 Found = tuple[tuple[ManifestObject, ...], float]
 
@@ -41,24 +42,6 @@ class ListReader:
     def least_side(self) -> int:
         """How small a photo may be decoded: shrinking it to the network's size must still average pixels."""
         return _MARGIN * self.image_size
-
-
-def detector_reader(detector: Detector) -> ListReader:
-    """A checkpoint as a reader: the photos go through the network as one batch."""
-
-    def read(photos: Sequence[Picture]) -> list[Found]:
-        counted = [(found.objects, detector.count_scale * found.count) for found in detect(detector, photos)]
-        return [(fused_objects(objects, count=count), count) for objects, count in counted]
-
-    return ListReader(
-        categories=detector.categories,
-        threshold=detector.threshold,
-        confidence=detector.confidence,
-        image_size=detector.image_size,
-        batch=_BATCH,
-        parallel=1,
-        read=read,
-    )
 
 
 def onnx_reader(path: Path, *, workers: int) -> ListReader:

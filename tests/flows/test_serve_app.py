@@ -1,5 +1,7 @@
 import asyncio
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -228,3 +230,8 @@ def test_checkout__the_sender_of_a_too_large_photo_sees_why(address, times):
     body = b"\xff\xd8" + bytes(int(times * Limits().most_bytes))
     answer = httpx.post(f"{address}/v1/checkout", content=body, headers=HEADERS, timeout=30)
     assert (answer.status_code, answer.json()["detail"]) == (413, "photo: expected at most 10000000 bytes, got more")
+
+
+def test_serving_an_exported_file_needs_no_torch():
+    code = "import sys, flows.serve_app, flows.serving, flows.predict_photos; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
