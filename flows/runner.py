@@ -14,7 +14,7 @@ from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink, discard_event
-from tasks.params import StageParams
+from tasks.params import EvaluateParams, StageParams
 from tasks.process import stop_children
 from tasks.stage import Input, StageResult, execute, key_of, prefect_task, result_of
 
@@ -99,7 +99,12 @@ class PrefectRunner:
         reference = _awaited(future)
         self.results[name] = StageResult(**reference)
         self._futures[reference["manifest"]] = future
-        return self.store.load(reference["manifest"])
+        manifest = self.store.load(reference["manifest"])
+        if params.stage == EvaluateParams.stage:
+            from flows.evaluation_artifacts import publish_evaluation
+
+            publish_evaluation(name, manifest, store=self.store)
+        return manifest
 
     def _reference(self, value: Input) -> Any:  # noqa: ANN401 - futures or URLs, as deep as the input
         if value is None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
+from inspector.figures import Figure, Section, figure
+from inspector.mistakes import mistakes
 from inspector.pictures import (
-    data_uri,
     decode_density,
     on_checkers,
     stretched,
@@ -20,34 +20,21 @@ from inspector.pictures import (
 from inspector.run_data import RUNGS, RunData, one_per_sku, spread
 from storage.images import Picture, decode_grey, decode_rgb, decode_rgba
 from storage.manifest import Manifest, ManifestRow
-from storage.store import DamagedArtifactError
 
 SMALL, LARGE, WIDE = 200, 330, 520
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """One picture with its text alternative; `source` is a data URI, "" where the picture can't be shown."""
-
-    source: str
-    alt: str
-    caption: str
-    status: str = "ok"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Section:
-    """One part of the report: figures in rows, each row read from left to right."""
-
-    identifier: str
-    title: str
-    text: str
-    rows: list[list[Figure]] = field(default_factory=list)
-
-
 def sections_of(data: RunData) -> list[Section]:
     """All sections for which the run has something to show, in the order of the stages."""
-    makers: Sequence[Callable[[RunData], Section]] = (masks, poses, boards, synthetic, detections, pseudo_labels)
+    makers: Sequence[Callable[[RunData], Section]] = (
+        masks,
+        poses,
+        boards,
+        synthetic,
+        detections,
+        mistakes,
+        pseudo_labels,
+    )
     made = (make(data) for make in makers)
     return [section for section in made if section.rows]
 
@@ -66,9 +53,9 @@ def masks(data: RunData) -> Section:
             continue
         trio = [_photo(data, exemplar, alt=f"Exemplar of {row.sku}", caption=row.sku or "")]
         if rough is not None:
-            trio.append(_figure(lambda rough=rough: _levels(data, rough), alt=f"Coarse mask of {row.sku}", caption=""))
+            trio.append(figure(lambda rough=rough: _levels(data, rough), alt=f"Coarse mask of {row.sku}", caption=""))
         quality = "" if row.quality is None else f"quality {row.quality:.2f}"
-        cut = _figure(
+        cut = figure(
             lambda row=row, exemplar=exemplar: _cut_out(data, exemplar, row),
             alt=f"{row.sku} cut out",
             caption=row.reason or quality,
@@ -159,12 +146,12 @@ def detections(data: RunData) -> Section:
             continue
         kept = [item for item in row.objects if (item.score or 0.0) >= threshold]
         count = float(row.attributes.get("count", float("nan")))
-        boxed = _figure(
+        boxed = figure(
             lambda photo=photo, kept=kept: with_boxes(decode_rgb(data.store.read(photo)), objects=kept, side=LARGE),
             alt=f"Test photo with {len(kept)} detections",
             caption=f"{row.level}: {len(kept)} found, {len(photo.objects)} are there",
         )
-        heat = _figure(
+        heat = figure(
             lambda photo=photo, row=row: thumbnail(_heat(data, photo, row), side=LARGE),
             alt=f"Density map, its sum {count:.1f}",
             caption=f"counting view: {count:.1f}",
@@ -210,21 +197,14 @@ def _examples(photos: Sequence[ManifestRow], *, count: int, translations: dict[s
     return [*spread(others, count=count - len(first)), *rejected[:1]]
 
 
-def _figure(make: Callable[[], Picture], *, alt: str, caption: str, status: str = "ok") -> Figure:
-    try:
-        return Figure(source=data_uri(make()), alt=alt, caption=caption, status=status)
-    except (DamagedArtifactError, ValueError) as error:
-        return Figure(source="", alt=alt, caption=f"{caption} (cannot be shown: {error})", status=status)
-
-
 def _photo(data: RunData, row: ManifestRow, *, alt: str, caption: str, side: int = SMALL) -> Figure:
-    return _figure(
+    return figure(
         lambda: thumbnail(decode_rgb(data.store.read(row)), side=side), alt=alt, caption=caption, status=row.status
     )
 
 
 def _boxed(data: RunData, row: ManifestRow, *, photo: ManifestRow, alt: str, caption: str = "") -> Figure:
-    return _figure(
+    return figure(
         lambda: with_boxes(decode_rgb(data.store.read(photo)), objects=row.objects, side=LARGE),
         alt=alt,
         caption=caption or ", ".join(sorted({item.sku for item in row.objects})),
@@ -247,12 +227,12 @@ def _pose(data: RunData, row: ManifestRow) -> Figure:
     score = row.attributes.get("score")
     told = " ".join(filter(None, (f"{row.sku}:", row.reason, "" if score is None else f"(score {score})")))
     if row.status == "ok":
-        return _figure(lambda: _sprite(data, row), alt=f"Kept view of {row.sku}", caption=told)
+        return figure(lambda: _sprite(data, row), alt=f"Kept view of {row.sku}", caption=told)
     exemplar = data.parent(row, stage="ingest.catalog")
     alt = f"Dropped view of {row.sku}"
     if exemplar is None:
         return Figure(source="", alt=alt, caption=told, status=row.status)
-    return _figure(
+    return figure(
         lambda: thumbnail(decode_rgb(data.store.read(exemplar)), side=SMALL), alt=alt, caption=told, status=row.status
     )
 

@@ -77,18 +77,19 @@ def analyse(test: EvaluationSet, *, val: EvaluationSet | None, threshold: float)
     bins = reliability(test, matches=match(test))
     kinds, error = error_kinds(matches), calibration_error(bins)
     curves = {name: curve_on_grid(part) for name, part in (("val", val), ("test", test)) if part is not None}
-    by_items = accuracy_by_items(test, threshold=threshold)
+    by_items, skus = accuracy_by_items(test, threshold=threshold), sku_table(kept, matches=matches)
     drawn = {
         "threshold_curve": plots.plot_threshold_curve(curves, threshold=threshold, tuned=val is not None),
         "accuracy_by_items": plots.plot_accuracy_by_items(by_items),
         "error_kinds": plots.plot_error_kinds(kinds),
+        "worst_skus": plots.plot_worst_skus(skus),
         **({"reliability": plots.plot_reliability(bins, error=error)} if bins else {}),
     }
     return Analysis(
         figures={"error_kinds": kinds, "calibration_error": error},
         tables={
             "photos": pa.table(photo_table(test, threshold=threshold)),
-            "skus": pa.table(sku_table(kept, matches=matches)),
+            "skus": pa.table(skus),
             **_record_tables(kept, matches=matches, bins=bins, by_items=by_items),
             **{f"curve_{name}": pa.table(curve) for name, curve in curves.items()},
         },

@@ -79,6 +79,23 @@ def plot_error_kinds(kinds: Mapping[str, int]) -> bytes:
         return _svg(figure)
 
 
+def plot_worst_skus(table: Mapping[str, Sequence[Any]], *, most: int = 15) -> bytes:
+    """SVG of precision and recall of the SKUs with most mistakes; `table` as `evaluation_analysis.sku_table` has it."""
+    rows = [dict(zip(table, values, strict=True)) for values in zip(*table.values(), strict=True)]
+    # Missed and falsely found products; SKUs without either are no one's concern.
+    wrong = {row["sku"]: row["products"] + row["found"] - 2 * row["right"] for row in rows}
+    worst = sorted((row for row in rows if wrong[row["sku"]]), key=lambda row: (wrong[row["sku"]], row["sku"]))[-most:]
+    places = np.arange(len(worst))
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(title="SKUs with most mistakes", x="share", y="")
+        for name, shift in (("recall", 0.2), ("precision", -0.2)):
+            axes.barh(places + shift, [row[name] or 0.0 for row in worst], height=0.38, label=name)
+        axes.set_yticks(places, [row["sku"] for row in worst])
+        axes.set_xlim(0, 1)
+        axes.legend(frameon=False, fontsize=7)
+        return _svg(figure)
+
+
 def contact_sheet(tiles: Sequence[tuple[str, Sequence[Picture]]]) -> bytes:
     """PNG with a row for each (label, crops): the label above, the crops side by side, each fitted into a square."""
     columns = max(len(crops) for _, crops in tiles)

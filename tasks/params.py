@@ -351,7 +351,7 @@ class EvaluateParams(StageParams):
     """RPC metrics on val and test."""
 
     stage: ClassVar[str] = "evaluate"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     decision: Literal["both views", "detection view"] = Field(
         default="both views", description="what decides which detections count; both: the count moves the scores"
     )
