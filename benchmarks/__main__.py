@@ -21,6 +21,9 @@ _SHORT = {
     "train": ("--dataset", "{dataset}", "--steps", "3"),
     "evaluate": ("--photos", "2000"),
     "inspector": (),
+    "predict": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "2"),
+    "export": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "1"),
+    "serve": ("--dataset", "{dataset}", "--preset", "demo", "--seconds", "10"),
 }
 
 app = App(name="benchmarks", help=__doc__, result_action="return_value")

@@ -121,6 +121,11 @@ def odd_cases(rng: np.random.Generator) -> dict[str, Case]:
         "photos not in the annotations": lambda case: case["results"].extend(
             {**one, "image_id": 10_000} for one in case["results"][:9]
         ),
+        "in another order, many scores equal": lambda case: (
+            _rescore(case, lambda score: round(score, 1)),
+            rng.shuffle(case["results"]),
+            *(rng.shuffle(records) for records in case["annotations"].values()),
+        ),
         "every detection twice": lambda case: case["results"].extend([dict(one) for one in case["results"]]),
     }
     cases = {name: made_case(rng, photos=45, classes=6, items=(1, 6)) for name in edits}
