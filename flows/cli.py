@@ -200,7 +200,8 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8421,
     token_file: Path | None = None,
-    workers: int = 2,
+    products: Path | None = None,
+    workers: int = 0,
 ) -> None:
     """Answer HTTP requests: POST /v1/checkout with a photo as the body gives its shopping list.
 
@@ -212,18 +213,27 @@ def serve(
         host: address to listen on; loopback unless you say otherwise.
         port: port to listen on.
         token_file: file with the token that requests must bear (Authorization: Bearer …); without it none is asked for.
-        workers: photos that an .onnx file reads at once.
+        products: JSON file like the catalog's products.json with newer names and prices than the training's.
+        workers: photos that an .onnx file reads at once; 0: one a processor.
     """
     import uvicorn
 
     from flows.champion import resolve_model
+    from flows.options import processors
     from flows.serve_app import Limits, create_app
     from flows.serving import Served, open_reader
 
     resolve_model(model, runs=runs)
-    served = Served(find=lambda: resolve_model(model, runs=runs), load=lambda path: open_reader(path, workers=workers))
-    Console().print(f"Checkout: http://{host}:{port}/v1/checkout  (Ctrl-C ends it)")
+    workers = workers or processors()
+    served = Served(
+        find=lambda: resolve_model(model, runs=runs),
+        load=lambda path: open_reader(path, workers=workers, products=products),
+    )
+    served.refresh()
+    if served.reader is None:
+        raise ValueError(served.problem)
     web = create_app(served, token=read_token(token_file), limits=Limits())
+    Console().print(f"Checkout: http://{host}:{port}/v1/checkout  (Ctrl-C ends it)")
     uvicorn.run(web, host=host, port=port, log_level="warning")
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from flows.champion import load_champion
 from flows.predict_photos import find_photos
-from storage.images import decode_rgb
+from storage.images import Picture, decode_rgb
 from storage.store import replace_file
 from tasks.export import Format, Parity, Precision, export_file, open_exported, parity
+from tasks.photo_lists import PhotoFile
 
 _PHOTOS = 24
 
@@ -20,12 +21,23 @@ def export_model(folder: Path, *, file_format: Format, precision: Precision, pho
         ValueError: the model or the photos are not there, or the format lacks the precision.
         RuntimeError: a float32 file does not answer as the checkpoint does; nothing was written.
     """
-    detector = load_champion(folder)
-    pictures = [decode_rgb(file.path.read_bytes()) for file in find_photos(photos)[:_PHOTOS]]
-    data = export_file(detector, file_format=file_format, precision=precision, calibration=pictures)
+    if folder.suffix == ".onnx":
+        raise ValueError(f"model: expected a checkpoint's folder to export, got {folder}, which is exported already")
+    detector, files = load_champion(folder), find_photos(photos)
+    # What an int8 file was calibrated on says little about it: where there are photos enough, others are compared.
+    calibration = [_decoded(file) for file in files[_PHOTOS : 2 * _PHOTOS] or files] if precision == "int8" else []
+    data = export_file(detector, file_format=file_format, precision=precision, calibration=calibration)
+    pictures = [_decoded(file) for file in files[:_PHOTOS]]
     found = parity(detector, open_exported(data, file_format=file_format), photos=pictures)
     if precision == "float32" and not found.holds:
         raise RuntimeError(f"export: expected the checkpoint's answers, got {found}")
     out.parent.mkdir(parents=True, exist_ok=True)
     replace_file(out, data)
     return found
+
+
+def _decoded(file: PhotoFile) -> Picture:
+    try:
+        return decode_rgb(file.path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file.path}: {error}") from error

@@ -88,7 +88,8 @@ class Served:
                 self.loads, self.problem = self.loads + 1, ""
         except (ValueError, OSError) as error:
             self.problem = str(error)
-            logger.warning("the model could not be loaded, the one before stays: %s", error)
+            if self.reader is not None:
+                logger.warning("the model could not be loaded, the one before stays: %s", error)
 
 
 @dataclass(kw_only=True)

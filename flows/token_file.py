@@ -9,9 +9,12 @@ def read_token(path: Path | None) -> str | None:
     """The token in a file, None without a file.
 
     Raises:
-        ValueError: the file is empty.
+        ValueError: the file is empty, or not there.
     """
-    token = path.read_text().strip() if path else None
+    try:
+        token = path.read_text().strip() if path else None
+    except OSError as error:
+        raise ValueError(f"token: expected a file with a token, got {path} ({error.strerror})") from error
     if token == "":
         raise ValueError(f"token: expected a token in {path}, got an empty file")
     return token

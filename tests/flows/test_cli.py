@@ -24,10 +24,13 @@ def test_app__has_these_commands_and_each_has_help():
         (("run", "--dataset", ".", "--preset", "huge"), "huge"),
         (("predict", "nothing-here"), "expected a run under"),
         (("status",), "expected a run under"),
+        (("serve", "--model", "broken.onnx"), "expected an ONNX file"),
+        (("export", "--model", "broken.onnx", "--photos", "."), "exported already"),
         (("evaluate", "--results", "r.json", "--annotations", "a.json"), "does not exist"),
     ],
 )
 def test_main__says_what_is_wrong_and_ends_with_2(arguments, message, tmp_path):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
     done = tally(*arguments, folder=tmp_path)
     assert done.returncode == EXIT_USAGE
     assert message in " ".join(done.stderr.split())
