@@ -134,7 +134,9 @@ def _read_entry(run_id: str, path: Path) -> RunEntry:
     if not isinstance(record, dict):
         return RunEntry(id=run_id, name=name, record={}, problem="its record is no JSON object")
     report = path.parent / "report.html"
-    has_report = "@" not in run_id and report.is_file() and not report.is_symlink()
+    # While a run goes on, the report that lies there is that of the run before.
+    own = "@" not in run_id and record.get("state") == "completed"
+    has_report = own and report.is_file() and not report.is_symlink()
     return RunEntry(id=run_id, name=name, record=record, report=report if has_report else None)
 
 

@@ -127,7 +127,7 @@ def run_page(site: Site, run: RunView) -> dict[str, Any]:
     """What the page of a run shows."""
     earlier = site.earlier(run)
     states = stage_states(run, earlier=earlier)
-    changes = stage_changes(earlier, run) if earlier else []
+    changes = [one for one in stage_changes(earlier, run) if one.name in run.stages] if earlier else []
     flow_run = str(run.record.get("flow_run") or "")
     known = site.prefect.state(flow_run) if site.prefect and flow_run else None
     return {

@@ -96,15 +96,17 @@ function watchScore() {
   });
 }
 
-// A page of something that goes on asks for itself every three seconds and takes over the part that changes.
+// A page of something that goes on asks for itself every three seconds and takes over the parts that change.
 function watchProgress() {
-  const part = at("#live[data-live]");
-  if (!part) return;
+  if (!at("[data-live]")) return;
   setTimeout(async () => {
     try {
       const answer = await fetch(location.href);
-      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("#live");
-      if (fresh && answer.ok) part.replaceWith(fresh);
+      const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      for (const part of answer.ok ? all("[data-live]") : []) {
+        const successor = fresh.getElementById(part.id);
+        if (successor) part.replaceWith(successor);
+      }
     } catch (error) {
       console.info("the page is not up to date:", error.message);
     }
@@ -117,6 +119,8 @@ if (keysButton) {
   keysButton.hidden = false;
   keysButton.addEventListener("click", () => at("dialog.keys").showModal());
 }
+// On a narrow screen the middle of the stages is seen first: there the picture begins.
+for (const wide of all(".graph")) wide.scrollLeft = (wide.scrollWidth - wide.clientWidth) / 2;
 recall();
 watchScore();
 watchProgress();

@@ -1,6 +1,11 @@
 """Every page in a real browser: what is on it, filters, paging, keys, layers, and that it works without script."""
 
+import json
+import os
 import re
+import shutil
+import socket
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -43,6 +48,31 @@ def test_runs__lead_to_the_run_and_its_stages(page):
     loaded(page, ".plots")
     page.locator(".graph a.stage", has_text="prune").first.click()
     expect(page).to_have_url(re.compile("/runs/micro/stages/prune$"))
+
+
+def test_run__that_goes_on_keeps_itself_up_to_date(shop, open_page):
+    folder = shop.folder / "runs/live"
+    folder.mkdir()
+    record = json.loads((shop.folder / "runs/micro/run.json").read_text())
+    started = datetime.now(UTC).isoformat()
+    here = {"name": "live", "state": "running", "started": started, "finished": None, "champion": None, "ladder": {}}
+    here |= {"host": socket.gethostname(), "process": os.getpid(), "stages": record["stages"][:6]}
+    (folder / "run.json").write_text(json.dumps({**record, **here}))
+    told = {"stage": "segment", "what": "turns", "total": 9, "time": started}
+    try:
+        (folder / "progress.json").write_text(json.dumps({**told, "done": 2}))
+        page = open_page("/runs/live")
+        expect(page.get_by_text("segment: 2 of 9 turns")).to_be_visible()
+        assert page.locator(".graph a.stage").count() == 6
+        (folder / "progress.json").write_text(json.dumps({**told, "done": 7}))
+        (folder / "run.json").write_text(json.dumps({**record, **here, "stages": record["stages"][:7]}))
+        expect(page.get_by_text("segment: 7 of 9 turns")).to_be_visible()
+        expect(page.locator(".graph a.stage")).to_have_count(7)
+        assert page.evaluate("performance.getEntriesByType('navigation').length") == 1
+        page.goto("/")
+        expect(page.get_by_role("row").nth(1)).to_contain_text("segment: 7 of 9 turns")
+    finally:
+        shutil.rmtree(folder)
 
 
 def test_report__opens(open_page):
