@@ -350,7 +350,7 @@ def inspect(
         token=read_token(token_file),
         cache=cache,
         prefect=PrefectApi(prefect_url, auth=auth) if prefect_url else None,
-        champions=ChampionDesk(Store.open(store), runs),
+        champion_desk=ChampionDesk(Store.open(store), runs),
     )
     console = Console()
     console.print(f"Inspector: http://{host}:{port}/  (Ctrl-C ends it)", highlight=False)

@@ -15,14 +15,13 @@ from urllib.parse import unquote, urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from inspector.access import Access, SignInError, checked_token, is_loopback
 from inspector.action_log import ActionLog
 from inspector.champion_desk import ChampionDesk
-from inspector.pages import actions, catalog, compare, items, review, runs, stages, visits
+from inspector.pages import catalog, champions, compare, items, reruns, review, runs, stages, visits
 from inspector.picture_cache import PictureCache
 from inspector.prefect_api import PrefectApi
 from inspector.problems import PageError, not_found
@@ -32,6 +31,7 @@ from inspector.site import Site, environment
 from inspector.table_shelf import TableShelf
 from storage.store import Store
 
+_SUBJECTS = (visits, runs, stages, items, compare, catalog, review, reruns, champions)
 # No script but our own file, no other site's content, no framing by others, forms to ourselves only.
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -52,7 +52,7 @@ def create_app(
     token: str | None = None,
     cache: Path | None = None,
     prefect: PrefectApi | None = None,
-    champions: ChampionDesk | None = None,
+    champion_desk: ChampionDesk | None = None,
 ) -> FastAPI:
     """The web application over the folder of runs and the store at `store_url`.
 
@@ -74,7 +74,7 @@ def create_app(
         access=Access(token=token, open_reading=is_loopback(host)),
         log=ActionLog(runs_folder),
         prefect=prefect,
-        champions=champions,
+        champions=champion_desk,
     )
     app = FastAPI(
         title="Tally inspector",
@@ -85,7 +85,7 @@ def create_app(
         dependencies=[Depends(site.access.guard)],
     )
     app.state.token = token
-    for subject in (visits, runs, stages, items, compare, catalog, review, actions):
+    for subject in _SUBJECTS:
         subject.add_routes(app, site=site)
     app.get("/static/{name}")(show_asset)
     _answer_problems(app, site=site)
@@ -112,7 +112,7 @@ def show_asset(name: str) -> Response:
 def _answer_problems(app: FastAPI, *, site: Site) -> None:
     """Pages in place of bare messages for everything that goes wrong."""
 
-    def page(request: Request, error: PageError) -> HTMLResponse:
+    def page(request: Request, error: PageError) -> Response:
         if isinstance(error, SignInError):
             asked = f"{request.url.path}?{request.url.query}" if request.method == "GET" else "/"
             return visits.sign_in_page(site, request, status=401, back=asked.rstrip("?"))

@@ -159,9 +159,8 @@ def mistakes_by_photo(side: Side, photos: Sequence[str]) -> dict[str, list[Mista
     found: dict[str, list[Mistake]] = {photo: [] for photo in photos}
     for one in side.rows("mistakes"):
         if one["photo"] in found:
-            found[one["photo"]].append(
-                Mistake(kind=str(one["kind"]), text=mistake_text(one), box=tuple(float(value) for value in one["box"]))
-            )
+            x0, y0, x1, y1 = (float(value) for value in one["box"])
+            found[one["photo"]].append(Mistake(kind=str(one["kind"]), text=mistake_text(one), box=(x0, y0, x1, y1)))
     return found
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from inspector.run_view import RunView
 from storage.manifest import ManifestRow
 
@@ -49,7 +51,7 @@ def _origins(run: RunView, stage: str, row: ManifestRow) -> list[Group]:
         # The latest stage first: what it was made from comes before it.
         source = [name for name in run.stages if name in frontier][-1]
         wanted, table = frontier.pop(source), run.find(source)
-        numbers = table.among(wanted[:_MOST_ITEMS]) if table else []
+        numbers = np.empty(0, np.int64) if table is None else table.among(wanted[:_MOST_ITEMS])
         if table is None or not len(numbers):
             continue
         rows = table.rows(numbers[:_MOST_ITEMS], without=("objects",))
@@ -79,7 +81,7 @@ def _descendants(run: RunView, stage: str, row: ManifestRow) -> tuple[list[Group
             continue
         given = [item_id for source in touching for item_id in reached.get(source, ())]
         table = run.find(name) if given else None
-        numbers = table.with_parents(given[:_MOST_ITEMS]) if table else []
+        numbers = np.empty(0, np.int64) if table is None else table.with_parents(given[:_MOST_ITEMS])
         if table is None or not len(numbers):
             continue
         reached[name] = table.light.column("item_id").take(numbers).to_pylist()

@@ -150,7 +150,7 @@ def crop_around(photo_HW3: Picture, *, box: Sequence[float], margin: float, side
         square_HW3[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = photo_HW3[
             rows, columns
         ]
-    small_HW3 = np.ascontiguousarray(cv2.resize(square_HW3, (side, side), interpolation=cv2.INTER_AREA))
+    small_HW3 = np.asarray(cv2.resize(square_HW3, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     if not outlined:
         return small_HW3
     factor = side / width

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from inspector.pictures import (
 )
 from inspector.run_data import RUNGS, RunData, one_per_sku, spread
 from storage.images import Picture, decode_grey, decode_rgb, decode_rgba
-from storage.manifest import Manifest, ManifestRow
+from storage.manifest import Manifest, ManifestObject, ManifestRow
 
 SMALL, LARGE, WIDE = 200, 330, 520
 
@@ -53,10 +54,10 @@ def masks(data: RunData) -> Section:
             continue
         trio = [_photo(data, exemplar, alt=f"Exemplar of {row.sku}", caption=row.sku or "")]
         if rough is not None:
-            trio.append(figure(lambda rough=rough: _levels(data, rough), alt=f"Coarse mask of {row.sku}", caption=""))
+            trio.append(figure(partial(_levels, data, rough), alt=f"Coarse mask of {row.sku}", caption=""))
         quality = "" if row.quality is None else f"quality {row.quality:.2f}"
         cut = figure(
-            lambda row=row, exemplar=exemplar: _cut_out(data, exemplar, row),
+            partial(_cut_out, data, exemplar, row),
             alt=f"{row.sku} cut out",
             caption=row.reason or quality,
             status=row.status,
@@ -147,12 +148,12 @@ def detections(data: RunData) -> Section:
         kept = [item for item in row.objects if (item.score or 0.0) >= threshold]
         count = float(row.attributes.get("count", float("nan")))
         boxed = figure(
-            lambda photo=photo, kept=kept: with_boxes(decode_rgb(data.store.read(photo)), objects=kept, side=LARGE),
+            partial(_detected, data, photo, kept),
             alt=f"Test photo with {len(kept)} detections",
             caption=f"{row.level}: {len(kept)} found, {len(photo.objects)} are there",
         )
         heat = figure(
-            lambda photo=photo, row=row: thumbnail(_heat(data, photo, row), side=LARGE),
+            partial(_heat, data, photo, row),
             alt=f"Density map, its sum {count:.1f}",
             caption=f"counting view: {count:.1f}",
         )
@@ -242,8 +243,13 @@ def _sprite(data: RunData, row: ManifestRow) -> Picture:
     return thumbnail(on_checkers(rgba_HW4[..., :3], alpha_HW=np.ascontiguousarray(rgba_HW4[..., 3])), side=SMALL)
 
 
+def _detected(data: RunData, photo: ManifestRow, kept: Sequence[ManifestObject]) -> Picture:
+    return with_boxes(decode_rgb(data.store.read(photo)), objects=kept, side=LARGE)
+
+
 def _heat(data: RunData, photo: ManifestRow, row: ManifestRow) -> Picture:
-    return with_heat(decode_rgb(data.store.read(photo)), density_hw=decode_density(data.store.read(row)))
+    heat_HW3 = with_heat(decode_rgb(data.store.read(photo)), density_hw=decode_density(data.store.read(row)))
+    return thumbnail(heat_HW3, side=LARGE)
 
 
 def _pseudo(data: RunData, row: ManifestRow, *, name: str) -> Figure:

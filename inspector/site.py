@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -86,5 +85,5 @@ def address(*parts: str, **query: object) -> str:
 
 def picture_address(run: RunView, stage: str, item_id: str, kind: str = "thumbnail") -> str:
     """Where a picture of an item is; changes with the stage's content, so that browsers may keep it."""
-    entry: Mapping[str, Any] | Any = run.stages[stage]
-    return address("runs", run.id, "stages", stage, "picture", item=item_id, kind=kind, v=entry.content_digest[:8])
+    version = run.stages[stage].content_digest[:8]
+    return address("runs", run.id, "stages", stage, "picture", item=item_id, kind=kind, v=version)

@@ -27,7 +27,8 @@ FOLDER = "reviews"
 STAGE = "review"
 Kind = Literal["mask", "pose", "pseudo"]
 Verdict = Literal["good", "bad", "undecided"]
-KINDS, VERDICTS = get_args(Kind), get_args(Verdict)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 # Which decisions a stage reads.
 READ_BY: Mapping[str, tuple[Kind, ...]] = {"prune": ("mask", "pose"), "select": ("pseudo",)}
 SCHEMA = pa.schema(

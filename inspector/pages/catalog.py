@@ -137,7 +137,14 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
         page = page_of(len(mistakes), number=page_number(request.query_params))
         shown = mistakes[page.start : page.start + PAGE_SIZE]
         back = sum(pair_of(one) == (found, true) for one in view.evaluation(rung, table="mistakes"))
-        values = {"there": true, "found": found, "mistakes": shown, "page": page, "back": back, "nothing": NOTHING}
+        values: dict[str, Any] = {
+            "there": true,
+            "found": found,
+            "mistakes": shown,
+            "page": page,
+            "back": back,
+            "nothing": NOTHING,
+        }
         return site.page(request, "pair.html", run=view, rung=rung, **values)
 
     @app.get("/runs/{run}/mistake")

@@ -19,7 +19,7 @@ from inspector.review_desk import EFFECT, KIND_OF_STAGE, Review, decisions_in_fo
 from inspector.run_view import RunView
 from inspector.site import Site, address
 from storage.manifest import ManifestRow
-from storage.reviews import VERDICTS, Decision, append_decisions, read_decisions
+from storage.reviews import VERDICTS, Decision, Verdict, append_decisions, read_decisions
 
 _NOTE_LIMIT, _MOST_ITEMS, _SHOWN_DECISIONS = 300, 200, 50
 TITLES = {"mask": "Masks", "pose": "Views", "pseudo": "Pseudo-labels"}
@@ -64,15 +64,14 @@ def decided_rows(site: Site, run: RunView, *, stage: str, items: list[str]) -> l
 
 def record(site: Site, run: RunView, *, rows: list[tuple[ManifestRow, Review]], form: Form, by: str) -> list[Decision]:
     """Append decisions to the table and write them into the log."""
-    verdict = form.one("verdict")
     made = [
         Decision(
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             reviewer=by,
-            kind=review.subject[0],
+            kind=KIND_OF_STAGE[run.stages[form.one("stage")].stage],
             item_id=review.subject[1],
             judged=review.subject[2],
-            verdict=verdict,
+            verdict=verdict_of(form),
             sku=row.sku or "",
             note=form.one("note").strip()[:_NOTE_LIMIT],
             run=run.id,
@@ -81,9 +80,17 @@ def record(site: Site, run: RunView, *, rows: list[tuple[ManifestRow, Review]], 
         if review.subject
     ]
     append_decisions(site.store, made)
-    details = {"verdict": verdict, "items": [one.item_id for one in made], "run": run.id}
+    details = {"verdict": made[0].verdict, "items": [one.item_id for one in made], "run": run.id}
     site.log.add("review", by=by, outcome=f"{len(made)} recorded", details=details)
     return made
+
+
+def verdict_of(form: Form) -> Verdict:
+    """The verdict that a form gives. Raises PageError where it is none."""
+    for verdict in VERDICTS:
+        if verdict == form.one("verdict"):
+            return verdict
+    raise not_found("verdict")
 
 
 def next_place(run: RunView, *, stage: str, item: str, query: QueryParams) -> str:
@@ -120,7 +127,14 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
         rows, page = queue(site, view, stage=stage, decided=decided, number=page_number(request.query_params))
         held = {(one.kind, one.item_id): one for one in decisions_in_force(site).values()}
         kind = KIND_OF_STAGE[view.stages[stage].stage]
-        values = {"run": view, "entries": entries, "stages": stages, "stage": stage, "decided": decided, "page": page}
+        values: dict[str, Any] = {
+            "run": view,
+            "entries": entries,
+            "stages": stages,
+            "stage": stage,
+            "decided": decided,
+            "page": page,
+        }
         marked = [(row, held.get((kind, row.item_id))) for row in rows]
         titles = {one: TITLES[KIND_OF_STAGE[view.stages[one].stage]] for one in stages}
         return site.page(request, "review.html", rows=marked, titles=titles, kind=kind, **values, **known)
@@ -149,8 +163,7 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
     @app.post("/review/decide")
     def decide(request: Request) -> Response:
         form: Form = request.state.form
-        if form.one("verdict") not in VERDICTS:
-            raise not_found("verdict")
+        verdict_of(form)
         view = site.run(form.one("run"))
         rows = decided_rows(site, view, stage=form.one("stage"), items=form.all("item"))
         record(site, view, rows=rows, form=form, by=request.state.visitor.name)

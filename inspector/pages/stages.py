@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
@@ -150,7 +150,5 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
         return Response(data, media_type=media_type, headers={"Content-Disposition": disposition})
 
     @app.get("/runs/{run}/stages/{stage}/picture")
-    def show_picture(run: str, stage: str, item: ItemId, kind: str = "thumbnail") -> Response:
-        if kind not in get_args(Kind):
-            raise not_found("kind of picture")
+    def show_picture(run: str, stage: str, item: ItemId, kind: Kind = "thumbnail") -> Response:
         return picture_response(site, site.run(run), stage=stage, item=item, kind=kind)

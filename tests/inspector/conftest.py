@@ -46,7 +46,7 @@ def desk():
 
 @pytest.fixture(scope="module")
 def app(folder, desk):
-    return create_app(runs_folder=folder / "runs", store_url=str(folder / "store"), token=TOKEN, champions=desk)
+    return create_app(runs_folder=folder / "runs", store_url=str(folder / "store"), token=TOKEN, champion_desk=desk)
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def operator(folder, desk, prefect):
     """A member of an inspector that knows a Prefect server."""
     api = PrefectApi("http://prefect:4200/api", auth="ada:secret", transport=httpx.MockTransport(prefect))
     app = create_app(
-        runs_folder=folder / "runs", store_url=str(folder / "store"), token=TOKEN, prefect=api, champions=desk
+        runs_folder=folder / "runs", store_url=str(folder / "store"), token=TOKEN, prefect=api, champion_desk=desk
     )
     client = TestClient(app, base_url=HERE)
     sign_in(client)

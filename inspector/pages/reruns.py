@@ -1,12 +1,8 @@
-"""What can be set going: a part of a run again, through Prefect; a model promoted, an earlier champion brought back.
-
-Each has a page that says what would happen and asks for confirmation; only the form on it does anything.
-"""
+"""A part of a run again, through Prefect: a form, a page that says what would be sent and asks whether it is meant."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -18,11 +14,9 @@ from inspector.problems import PageError, not_found
 from inspector.products import categories_of
 from inspector.run_view import RunView
 from inspector.site import Site
-from storage.champions import ChampionRecord, champion_catalogs, champion_history
 from storage.digest import JSON
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-_REASON_LIMIT = 500
 Text = Annotated[str, Query(max_length=500)]
 
 
@@ -88,58 +82,21 @@ def start_rerun(site: Site, run: RunView, *, form: Form, by: str) -> tuple[str, 
     return flow_run, f"Given to deployment {deployment.name}."
 
 
-def champion_boards(site: Site) -> list[dict[str, Any]]:
-    """For each catalog its history, the latest decision first, and its present champion."""
-    boards = []
-    for catalog in champion_catalogs(site.store):
-        try:
-            history = champion_history(site.store, catalog=catalog)
-        except ValueError as error:
-            boards.append({"catalog": catalog, "history": [], "present": None, "problem": str(error)})
-            continue
-        made = [one for one in history if one.action != "rejected"]
-        present = made[-1] if made else None
-        boards.append({"catalog": catalog, "history": history[::-1], "present": present, "problem": ""})
-    return boards
-
-
-def champion_record(site: Site, *, catalog: str, number: int) -> ChampionRecord:
-    """A decision by its catalog and number, among those that there are."""
-    boards = (board for board in champion_boards(site) if board["catalog"] == catalog)
-    found = (one for board in boards for one in board["history"] if one.number == number)
-    record = next(found, None)
-    if record is None:
-        raise not_found("champion")
-    return record
-
-
-def act_on_champion(site: Site, what: str, *, by: str, details: Mapping[str, JSON], form: Form, run: Any) -> str:  # noqa: ANN401
-    """Promote or roll back as the form says, and write it down either way."""
-    if site.champions is None:
-        raise PageError(409, "Not possible", "This inspector was started without the right to change champions.")
-    reason = form.one("reason").strip()[:_REASON_LIMIT] or "no reason given"
-    said = f"by {by or 'somebody'} in the inspector: {reason}"
-    try:
-        if what == "promote":
-            done = site.champions.promote(run.record, rung=str(details["rung"]), reason=said)
-        else:
-            done = site.champions.roll_back(str(details["catalog"]), to=int(details["to"]), reason=said)
-    except (ValueError, KeyError, OSError) as error:
-        site.log.add(what, by=by, outcome=f"failed: {error}", details=details)
-        raise PageError(409, "Not done", str(error)) from error
-    site.log.add(what, by=by, outcome=done, details={**details, "reason": reason})
-    return done
-
-
 def add_routes(app: FastAPI, *, site: Site) -> None:
-    """The pages of actions."""
+    """The pages of reruns."""
 
     @app.get("/rerun")
     def ask_rerun(request: Request, run: Text, stage: Text = "", sku: Text = "") -> HTMLResponse:
         view = site.run(run)
         found, problem = deployments_of(site)
         skus = [str(one["sku"]) for one in categories_of(view)]
-        values = {"run": view, "stage": stage, "sku": sku, "skus": skus, "name": suggested_name(view, sku=sku)}
+        values: dict[str, Any] = {
+            "run": view,
+            "stage": stage,
+            "sku": sku,
+            "skus": skus,
+            "name": suggested_name(view, sku=sku),
+        }
         return site.page(request, "rerun.html", deployments=found, problem=problem, **values)
 
     @app.get("/rerun/confirm")
@@ -171,60 +128,3 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
         return site.page(
             request, "done.html", title="Started", text=done, link=link, link_text="The flow run in Prefect"
         )
-
-    @app.get("/champions")
-    def show_champions(request: Request) -> HTMLResponse:
-        return site.page(request, "champions.html", boards=champion_boards(site))
-
-    @app.get("/promote")
-    def ask_promote(request: Request, run: Text, rung: Text = "") -> HTMLResponse:
-        view = site.run(run)
-        rung = rung if rung in view.rungs else view.champion
-        if f"train.{rung}" not in view.stages:
-            raise not_found("model in this run")
-        figures = view.ladder.get(rung, {}).get("averaged", {})
-        return site.page(
-            request,
-            "confirm.html",
-            title=f"Promote {rung} of {view.id}",
-            text="It becomes the champion: `--model champion` and a running `tally serve` take it at once.",
-            place="/promote",
-            fields={"run": view.id, "rung": rung},
-            details={f"test {name}": value for name, value in figures.items()},
-            warning="" if view.entry.state == "completed" else "This run is not complete.",
-            reason=True,
-            button="Promote",
-        )
-
-    @app.post("/promote")
-    def do_promote(request: Request) -> Response:
-        form: Form = request.state.form
-        view, rung = site.run(form.one("run")), form.one("rung")
-        by, details = request.state.visitor.name, {"run": view.id, "rung": rung}
-        done = act_on_champion(site, "promote", by=by, details=details, form=form, run=view)
-        return site.page(request, "done.html", title="Promoted", text=done, link="/champions", link_text="Champions")
-
-    @app.get("/rollback")
-    def ask_rollback(request: Request, catalog: Text, to: int) -> HTMLResponse:
-        record = champion_record(site, catalog=catalog, number=to)
-        return site.page(
-            request,
-            "confirm.html",
-            title=f"Go back to champion {to} of {catalog}",
-            text=f"{record.rung} of run {record.run} becomes the champion again.",
-            place="/rollback",
-            fields={"catalog": catalog, "to": to},
-            details={"promoted": record.time, **{f"reason {at + 1}": one for at, one in enumerate(record.reasons)}},
-            warning="",
-            reason=True,
-            button="Go back",
-        )
-
-    @app.post("/rollback")
-    def do_rollback(request: Request) -> Response:
-        form: Form = request.state.form
-        number = int(form.one("to")) if form.one("to").isdecimal() else 0
-        record = champion_record(site, catalog=form.one("catalog"), number=number)
-        by, details = request.state.visitor.name, {"catalog": record.catalog, "to": record.number}
-        done = act_on_champion(site, "roll back", by=by, details=details, form=form, run=None)
-        return site.page(request, "done.html", title="Done", text=done, link="/champions", link_text="Champions")
