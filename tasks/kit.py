@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from storage.catalog import Category, categories_of
 from storage.manifest import Manifest, ManifestRow
 from tasks.blend import Lines, collected, noise_lines, thumbnail
-from tasks.items import Doubles
+from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
 from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
@@ -246,10 +246,29 @@ def assemble(
         pictures=collected([one.rgba_hw4 for one in sprites]),
         thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
         table=table_of(sprites, equal=params.view_shares == "equal"),
+        habits=habits_of(params),
         boards=lit,
         places=np.cumsum(places_hw, dtype=np.float64),
         noise_LW3=noise_LW3,
         jpeg_quality=int(params.jpeg_quality or boards[0].attributes.get("jpeg_quality") or _PLAIN_QUALITY),
+    )
+
+
+def habits_of(params: ComposeParams) -> Habits:
+    """What compiled code needs to know of the parameters."""
+    paper = params.recipe == "paper"
+    shares = [0.0 if paper else params.blends.get(name, 0.0) for name in ("soft", "feather", "hard", "poisson")]
+    soft, feather, hard, poisson = (float(end) for end in np.cumsum(shares) / max(sum(shares), 1e-9))
+    return Habits(
+        row_share=params.row_share,
+        overlap_share=params.overlap_share,
+        size_jitter=params.size_jitter,
+        tilt=params.tilt,
+        free_sizes=params.left_out("size"),
+        free_places=params.left_out("layout"),
+        feather=soft,
+        hard=0.0 if paper else feather,
+        poisson=1.0 if paper else hard,
     )
 
 

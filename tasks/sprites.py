@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from storage.images import decode_rgb, encode_jpeg
 from tasks.blend import Lines, add_noise, scale_sprite, turned_sprite
 from tasks.empty_board import WORKING_SIDE
-from tasks.items import Doubles, Pictures, Sprites
+from tasks.items import Doubles, Habits, Pictures, Sprites
 from tasks.light import Floats, light_gain
 from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
 from tasks.shadow import LampStrength, slope_of_reach
@@ -79,8 +79,8 @@ class Kit:
     """Everything photos are composed of.
 
     skus: the products in order; weights_S: how often they are seen; mates_S: number of each one's look-alike, or -1.
-    sprites: product by product. pictures, thumbs, table: of the sprites, for compiled code. places: cumulated shares of
-    where products lie, over PLACES x PLACES tiles. noise_LW3: lines of noise (`tasks.blend.noise_lines`).
+    sprites: product by product. pictures, thumbs, table: of the sprites, and habits, for compiled code. places: where
+    products lie, cumulated shares of PLACES x PLACES tiles. noise_LW3: lines of noise (`tasks.blend.noise_lines`).
     """
 
     skus: Sequence[str]
@@ -90,6 +90,7 @@ class Kit:
     pictures: Pictures
     thumbs: Pictures
     table: Sprites
+    habits: Habits
     boards: Sequence[LitBoard]
     places: Doubles
     noise_LW3: Lines

@@ -52,26 +52,8 @@ def draw_items(
     products_G = np.asarray(chosen, np.int64)
     chance = first_view(kit.weights_S, seed=params.seed, index=index)
     items = np.zeros(total, ITEM)
-    _draw(items, products_G, counts_G, chance, kit.table, kit.pictures, habits_of(params), cell, generator)
+    _draw(items, products_G, counts_G, chance, kit.table, kit.pictures, kit.habits, cell, generator)
     return items
-
-
-def habits_of(params: ComposeParams) -> Habits:
-    """What compiled code needs to know of the parameters."""
-    paper = params.recipe == "paper"
-    shares = [0.0 if paper else params.blends.get(name, 0.0) for name in ("soft", "feather", "hard", "poisson")]
-    soft, feather, hard, poisson = (float(end) for end in np.cumsum(shares) / max(sum(shares), 1e-9))
-    return Habits(
-        row_share=params.row_share,
-        overlap_share=params.overlap_share,
-        size_jitter=params.size_jitter,
-        tilt=params.tilt,
-        free_sizes=params.left_out("size"),
-        free_places=params.left_out("layout"),
-        feather=soft,
-        hard=0.0 if paper else feather,
-        poisson=1.0 if paper else hard,
-    )
 
 
 @njit(cache=True, nogil=True)

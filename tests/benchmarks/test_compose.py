@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.compose import exactly, kernel_inception_distance, paper_script_photo, separation
+from benchmarks.compose import exactly
+from benchmarks.compose_realism import in_directions, kernel_inception_distance, separation
+from benchmarks.compose_speed import paper_script_photo
 
 
 def features(count, *, shift=0.0, seed=0):
@@ -35,3 +37,13 @@ def test_paper_script_photo__pastes_every_sprite():
 
 def test_exactly__asks_for_so_many_items():
     assert exactly(12)["hard"].items == (12, 12)
+
+
+def test_in_directions__spread_falls_and_what_pool_photos_share_is_lost():
+    pool = features(40, seed=1) * np.arange(1, 13)
+    pool[:, 3] = 7.0
+    other = features(30, seed=2)
+    projected = in_directions(pool, pool)
+    assert projected.shape == (40, 12) and projected.mean(0) == pytest.approx(np.zeros(12), abs=1e-9)
+    assert (np.diff(projected.std(0)) <= 1e-9).all()
+    assert in_directions(other, pool).shape == (30, 12)
