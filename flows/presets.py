@@ -74,7 +74,8 @@ def _rungs(
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
     """
-    later = base.model_copy(update={"learning_rate": later_rate})
+    # What is composed on the fly is for the first rung: the later ones learn from photos nearer to the pool's.
+    later = base.model_copy(update={"learning_rate": later_rate, "stream": 0.0})
     shares = {
         "source": (1.0,),
         "render": (0.5, 0.5),
@@ -149,6 +150,10 @@ def gpu() -> Preset:
         batch=16,
         learning_rate=2e-4,
         average=0.999,
+        precision="bf16",
+        augment="device",
+        stream=0.3,
+        loader_workers=8,
         cache_gigabytes=32,
         threads=8,
     )
@@ -165,14 +170,26 @@ def gpu() -> Preset:
 def paper() -> Preset:
     """The published schedule: ResNet-101 at 800 pixels, batch 8, 180,000 steps, then 14 rounds of 10,000."""
     base = gpu()
-    train = base.train["source"].model_copy(update={"backbone": "resnet101", "batch": 8, "learning_rate": 1e-4})
+    train = base.train["source"].model_copy(
+        update={
+            "backbone": "resnet101",
+            "batch": 8,
+            "optimiser": "sgd",
+            "schedule": "steps",
+            "learning_rate": 0.01,
+            "backbone_share": 1.0,
+            "warmup": 500,
+            "precision": "fp32",
+            "stream": 0.0,
+        }
+    )
     return base.model_copy(
         update={
             "name": "paper",
             "image_rounds": 14,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=5e-5),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3),
         }
     )
 

