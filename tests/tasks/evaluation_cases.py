@@ -2,7 +2,12 @@
 
 import numpy as np
 
+from storage.catalog import Category, category_records
+from storage.images import encode_jpeg
+from storage.manifest import ManifestObject, ManifestRow
 from tasks.evaluation_set import EvaluationSet, Objects
+
+CATEGORIES = [Category(id=index, sku=f"sku-{index}") for index in (1, 2)]
 
 
 def objects(rows):
@@ -54,3 +59,35 @@ def counts_by_loop(evaluated, threshold):
     for photo, index in zip(evaluated.truth.photo_M, evaluated.truth.class_M, strict=True):
         true[photo][index] += 1
     return found, true
+
+
+def photo_of(seed):
+    return encode_jpeg(np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8))
+
+
+def labelled(store, split, *, photos=4):
+    """A manifest of photos with two products each."""
+    publication = store.begin("ingest", key=split)
+    objects = tuple(
+        ManifestObject(category=index, sku=f"sku-{index}", box=(30.0 * index, 5, 30.0 * index + 20, 40))
+        for index in (1, 2)
+    )
+    for index in range(photos):
+        row = ManifestRow(item_id=f"{split}/{index}", objects=objects, level=("easy", "hard")[index % 2])
+        publication.put(photo_of(index), path=f"{index}.jpg", row=row)
+    publication.add(ManifestRow(item_id=f"{split}/broken", status="quarantined", reason="truncated"))
+    return publication.commit(metadata={}, content={"categories": category_records(CATEGORIES)})
+
+
+def predictions_for(store, photos, *, wrong):
+    """Perfect detections, but in the first `wrong` photos the first product has the second's SKU."""
+    publication = store.begin("predict", key=photos.key)
+    for place, row in enumerate(photos.ok):
+        first, second = row.objects
+        taken = second if place < wrong else first
+        found = [
+            ManifestObject(category=taken.category, sku=taken.sku, box=first.box, score=0.9),
+            ManifestObject(category=second.category, sku=second.sku, box=second.box, score=0.8),
+        ]
+        publication.add(ManifestRow(item_id=row.item_id, objects=tuple(found), attributes={"count": 2.0 + place}))
+    return publication.commit(metadata={}, content={})
