@@ -131,10 +131,10 @@ def compare_realism(made: dict[str, Manifest], *, preset: Preset, store: Store, 
 
 
 def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -> dict[str, Any]:
-    """Error of the recovered boards on composed photos, whose boards are known, and that of a plain median.
+    """Errors, in grey levels, of the board that is recovered from composed photos, and of a plain median of them.
 
-    Each lit board is used once, and compared with the recovered board under the light that was found for its photo. The
-    plain median has no light; the median light of the photos is taken out of its error.
+    The true board is what the photos were composed on, each under another light of the pool's. ghost: the largest error
+    that is wider than two pixels. lit: error of the board under the light found for each photo to that photo's own.
     """
     params = preset.compose.model_copy(update={"scale": 1.0})
     kit = kit_for(made, params=params, store=store)
@@ -142,19 +142,17 @@ def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -
     composed = [compose_photo(one, params=params, index=index).photo_HW3 for index, one in enumerate(kits)]
     photos_PHW3 = np.stack([decode_rgb(encode_jpeg(one, quality=kit.jpeg_quality)) for one in composed])
     found = recover_board(photos_PHW3)
-    height, width = found.board_HW3.shape[:2]
-    plain_HW3 = np.median(photos_PHW3, axis=0)
-    errors: dict[str, list[NDArray[np.float32]]] = {"ours": [], "median": []}
-    for board, light_C6 in zip(kit.boards, found.lights_PC6, strict=True):
-        lit_HW3 = found.board_HW3 * light_gain(light_C6, height=height, width=width)
-        errors["ours"].append(np.asarray(lit_HW3 - board.canvas_HW3, np.float32))
-        ratio_3 = np.median(np.log(np.maximum(board.canvas_HW3, 1)) - np.log(plain_HW3), axis=(0, 1))
-        errors["median"].append(np.asarray(plain_HW3 * np.exp(ratio_3) - board.canvas_HW3, np.float32))
-    result: dict[str, Any] = {"holes": found.holes}
-    for name, maps in errors.items():
-        middle_HW3 = cv2.GaussianBlur(np.median(maps, axis=0), (0, 0), 2)
-        result[f"{name}_mean_absolute_error"] = float(np.mean([np.abs(one).mean() for one in maps]))
-        result[f"{name}_ghost"] = float(np.abs(middle_HW3).max())
+    true_HW3 = decode_rgb(store.read(made["boards"].row("board/00"))).astype(np.float32)
+    height, width = true_HW3.shape[:2]
+    lit = [
+        np.abs(found.board_HW3 * light_gain(light_C6, height=height, width=width) - board.canvas_HW3).mean()
+        for board, light_C6 in zip(kit.boards, found.lights_PC6, strict=True)
+    ]
+    result: dict[str, Any] = {"photos": len(composed), "holes": found.holes, "ours_lit": float(np.mean(lit))}
+    for name, board_HW3 in (("ours", found.board_HW3), ("median", np.median(photos_PHW3, axis=0))):
+        error_HW3 = np.asarray(board_HW3 - true_HW3, np.float32)
+        result[f"{name}_mean_absolute_error"] = float(np.abs(error_HW3).mean())
+        result[f"{name}_ghost"] = float(np.abs(cv2.GaussianBlur(error_HW3, (0, 0), 2)).max())
     return result
 
 

@@ -121,7 +121,7 @@ class Shadows(NamedTuple):
     """What one covered cell does to the cells around it: kernels that sum to 1, one after the other.
 
     table_L5: of each kernel where it begins, its rows and columns, and its corner (row, column) relative to the cell.
-    Kernel 0 is the shadow at the item's foot, kernel i one that falls over i cells.
+    Kernels 0 and 1, one after the other, are the shadow at the item's foot; kernel i + 1 falls over i cells.
     """
 
     values: Floats

@@ -28,16 +28,13 @@ _LIGHT_ONE = 256
 
 
 @njit(cache=True, nogil=True)
-def _darken(
-    dark: Floats, cover: Floats, stride: int, shadows: Shadows, number: int, reach: int, strength: float
-) -> None:
-    """Fill `dark` with a kernel applied to a cover; both in rows of `stride` cells, `dark` reaches further around."""
+def _darken(dark: Floats, to: int, source: Floats, stride: int, shadows: Shadows, number: int, strength: float) -> None:
+    """Add a kernel applied to a map to `dark`, where the map begins at `to`; both are in rows of `stride` cells."""
     begin, rows, columns, row, column = shadows.table_L5[number]
-    dark[:] = 0
     for i in range(rows):
         for j in range(columns):
-            to = (reach + row + i) * stride + reach + column + j
-            _add(dark, _U(to), cover, _U(cover.size), np.float32(strength * shadows.values[begin + i * columns + j]))
+            at = to + (row + i) * stride + column + j
+            _add(dark, _U(at), source, _U(source.size), np.float32(strength * shadows.values[begin + i * columns + j]))
 
 
 @njit(cache=True, nogil=True)
@@ -61,17 +58,19 @@ def _cover_in_rows(item: Item, covers: Packed, stride: int) -> Floats:
 def throw_shadow(
     light_RC: Floats, item: Item, covers: Packed, cell: int, shadows: Shadows, number: int, cast: float, contact: float
 ) -> None:
-    """Darken the light at the corners of the cells by an item's shadows: the one at its foot and shadow `number`."""
+    """Darken the light at the corners of the cells by an item's shadows: those at its foot and shadow `number`."""
     reach = 0
-    for one in (0, number):
+    for one in (0, 1, number):
         _, rows, columns, row, column = shadows.table_L5[one]
         reach = max(reach, -row, -column, row + rows - 1, column + columns - 1)
     reach += 1
     height, width = item.cell_rows + 2 * reach, item.cell_columns + 2 * reach
-    cover = _cover_in_rows(item, covers, width)
-    foot, far = np.empty(height * width, np.float32), np.empty(height * width, np.float32)
-    _darken(foot, cover, width, shadows, 0, reach, contact)
-    _darken(far, cover, width, shadows, number, reach, cast)
+    cover, corner = _cover_in_rows(item, covers, width), reach * width + reach
+    across, foot = np.zeros(height * width, np.float32), np.zeros(height * width, np.float32)
+    far = np.zeros(height * width, np.float32)
+    _darken(across, corner, cover, width, shadows, 0, 1.0)
+    _darken(foot, reach * width, across[reach * width : -reach * width], width, shadows, 1, contact)
+    _darken(far, corner, cover, width, shadows, number, cast)
     for k in range(foot.size):
         foot[k] = np.float32(0.25) * (np.float32(1) - foot[k]) * (np.float32(1) - far[k])
     upper, left = item.y // cell - reach, item.x // cell - reach
@@ -117,8 +116,8 @@ def cast_shadows(
         if item.label:
             row, column = item.y // cell, item.x // cell
             lights[at : at + rows * columns] = light_RC[row : row + rows, column : column + columns].copy().ravel()
-            number = min(max(int(heights_M[item.sprite] * slope + 0.5), 1), shadows.table_L5.shape[0] - 1)
-            throw_shadow(light_RC, item, covers, cell, shadows, number, cast, contact)
+            length = min(max(int(heights_M[item.sprite] * slope + 0.5), 1), shadows.table_L5.shape[0] - 2)
+            throw_shadow(light_RC, item, covers, cell, shadows, length + 1, cast, contact)
 
 
 @njit(cache=True, nogil=True)

@@ -162,7 +162,7 @@ class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(

@@ -89,8 +89,9 @@ def shadow_kernels(angle_step: int, softness_step: int) -> Shadows:
     """What a covered cell throws over 1 to _LONGEST cells, for a lamp that stands in one of the steps."""
     angle, softness = 2 * pi * angle_step / _ANGLES, (softness_step + 0.5) / _SOFTNESSES
     sweeps = [sweep_kernel(length, angle=angle, blur=softness * length) for length in range(1, _LONGEST + 1)]
-    row_K = cv2.getGaussianKernel(_CONTACT_SIDE, _CONTACT_BLUR, cv2.CV_32F)
-    parts = [_trimmed(kernel_KK) for kernel_KK in (np.asarray(row_K @ row_K.T, np.float32), *sweeps)]
+    column_K1 = np.asarray(cv2.getGaussianKernel(_CONTACT_SIDE, _CONTACT_BLUR, cv2.CV_32F), np.float32)
+    middle = _CONTACT_SIDE // 2
+    parts = [(column_K1.T, (0, -middle)), (column_K1, (-middle, 0)), *map(_trimmed, sweeps)]
     begins = np.cumsum([0, *(kernel_KL.size for kernel_KL, _ in parts)])
     table = [(begin, *kernel_KL.shape, *corner) for begin, (kernel_KL, corner) in zip(begins, parts, strict=False)]
     values = np.concatenate([kernel_KL.ravel() for kernel_KL, _ in parts])

@@ -1,5 +1,7 @@
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -199,3 +201,27 @@ def test_encoded_photo__poisson_blending_works_too():
     params = params_of(blends={"poisson": 1.0})
     data, row = encoded_photo(0, kit=kit_of(params), params=params)
     assert data.startswith(b"\xff\xd8") and row.objects
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_synthetic_photos__loader_workers_share_the_indices(monkeypatch, count):
+    from tasks import synthesis_stream
+
+    params = params_of()
+    stream = synthesis_stream.SyntheticPhotos(kit_of(params), params=params, first=5)
+    shown = []
+    for number in range(count):
+        worker = SimpleNamespace(id=number, num_workers=count)
+        monkeypatch.setattr(synthesis_stream, "get_worker_info", lambda worker=worker: worker)
+        shown += [row.item_id for _, row in islice(stream, 6 // count)]
+    assert sorted(shown) == [f"synthetic/{index:06d}" for index in range(5, 11)]
+
+
+def test_compose__tells_how_often_products_are_seen(tmp_path):
+    store = Store.open(str(tmp_path))
+    params = params_of(photos=6, view_shares="equal", sku_weights={"red": 2.0})
+    made = run_stage_locally(compose, params, store=store, **inputs_of(store))
+    counts = Counter(one.sku for row in made.rows for one in row.objects)
+    metrics = made.metadata["metrics"]
+    assert metrics["least_of_a_product"] == min(counts.values()) > 0
+    assert metrics["most_of_a_product"] == max(counts.values())

@@ -89,7 +89,7 @@ def shaded(one, *, x=80, y=80, size=10):
     light = np.ones((51, 51), np.float32)
     item, cover = covered(np.ones((size, size), bool))
     item["x"], item["y"] = x, y
-    throw_shadow(light, item, cover, 4, kernels_of(one), round(60 * one.slope / 4), one.cast, one.contact)
+    throw_shadow(light, item, cover, 4, kernels_of(one), 1 + round(60 * one.slope / 4), one.cast, one.contact)
     canvas = np.empty((200, 200, 3), np.uint8)
     shade_board(np.full((200, 200, 3), 200, np.uint8), light, 4, canvas)
     return canvas

@@ -20,9 +20,9 @@ def test_kernels_of__each_longer_than_the_one_before_and_all_sum_to_one():
     for begin, rows, columns, _, column in shadows.table_L5:
         assert shadows.values[begin : begin + rows * columns].sum() == pytest.approx(1, abs=1e-4)
         reaches.append(column + columns - 1)
-    assert reaches[1:] == sorted(reaches[1:]) and reaches[-1] > 2 * reaches[1]
-    # The foot's shadow lies around the cell.
-    assert shadows.table_L5[0, 3] == shadows.table_L5[0, 4] == -(shadows.table_L5[0, 1] // 2)
+    assert reaches[2:] == sorted(reaches[2:]) and reaches[-1] > 2 * reaches[2]
+    # The foot's shadow lies around the cell, across and then down.
+    assert shadows.table_L5[0, 1:].tolist() == [1, 9, 0, -4] and shadows.table_L5[1, 1:].tolist() == [9, 1, -4, 0]
 
 
 def test_draw_lamp__darker_pools_have_darker_lamps():
