@@ -1,7 +1,6 @@
 """Items laid down, compiled: the search for a place, the turned sprite, and who hides whom. Threads run side by side.
 
-Pixels are integer arithmetic, so the same on every processor. Compiled code is kept beside the source: only the first
-run ever waits for it. A compiler's cache notices changes of one file: nothing here calls compiled code of another.
+Pixels are integer arithmetic, so the same on every processor. Nothing here calls compiled code of another file.
 
 Boundary: arrays in, arrays changed in place. Legend: H x W photo pixels, R x C cells of the grid, N items.
 """
@@ -9,9 +8,9 @@ Boundary: arrays in, arrays changed in place. Legend: H x W photo pixels, R x C 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tasks.compiled import compiled
 from tasks.items import Counts, Doubles, Gathering, Ground, Item, Items, Packed, Photo, Pictures, Top
 
 Wide = NDArray[np.uint64]
@@ -36,7 +35,7 @@ _RED_BLUE, _GREEN_ALPHA = _U(0x00FF00FF), _U(0xFF00FF00)
 _LANES, _HALVES, _ALPHA = _U(0x00FF00FF00FF00FF), _U(0x0080008000800080), _U(0x00FF000000000000)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _inside(start: int, step: int, size: int, count: int) -> tuple[int, int]:
     """The range of k in [0, count) for which 0 <= start + k * step < size."""
     if step == 0:
@@ -49,14 +48,14 @@ def _inside(start: int, step: int, size: int, count: int) -> tuple[int, int]:
     return min(first, count), min(max(past, first), count)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spread(source: Packed, at: np.uint64, count: np.uint64, wide: Wide) -> None:
     for k in range(count):
         pixel = _U(source[at + k])
         wide[k] = (pixel & _RED_BLUE) | ((pixel & _GREEN_ALPHA) << _U(24))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sample_row(
     wide: Wide,
     stride: np.uint64,
@@ -86,7 +85,7 @@ def _sample_row(
         y += dy
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def warp(source: Pictures, number: int, affine: Affine, colours: bool, out: Packed, shape_3: Shape, wide: Wide) -> None:
     """Fill a crop with a picture under an affine map, bilinearly; 0 where it would show what is outside the picture.
 
@@ -118,18 +117,18 @@ def warp(source: Pictures, number: int, affine: Affine, colours: bool, out: Pack
         _sample_row(wide, _U(width), _U(x), _U(y), _U(a), _U(d), colours, out, _U(at + first), _U(past - first))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _clear(out: Packed, at: np.uint64, past: np.uint64) -> None:
     for k in range(at, past):
         out[k] = np.uint32(0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unit(value: float) -> int:
     return int(np.floor(value * PLACE_ONE + 0.5))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _affine(item: Item, high: float, wide: float, rows: int, columns: int, step: int) -> Affine:
     """The map of `warp` from every `step`-th pixel of an item's crop to a picture of its sprite, middle to middle.
 
@@ -143,7 +142,7 @@ def _affine(item: Item, high: float, wide: float, rows: int, columns: int, step:
     return _unit(step * a), _unit(step * b), _unit(c), _unit(step * d), _unit(step * e), _unit(f)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def warp_item(item: Item, pictures: Pictures, crops: Packed, wide: Wide) -> None:
     """Fill an item's crop with its turned sprite."""
     _, rows, columns = pictures.shapes_M3[item.sprite]
@@ -151,7 +150,7 @@ def warp_item(item: Item, pictures: Pictures, crops: Packed, wide: Wide) -> None
     warp(pictures, item.sprite, affine, item.feather, crops, (item.crop, item.rows, item.columns), wide)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def warp_cover(item: Item, pictures: Pictures, thumbs: Pictures, cell: int, covers: Packed, wide: Wide) -> None:
     """Fill an item's cover: its alpha is how much of each cell the item covers. Thumbs: `tasks.blend.thumbnail`."""
     _, height, width = pictures.shapes_M3[item.sprite]
@@ -160,7 +159,7 @@ def warp_cover(item: Item, pictures: Pictures, thumbs: Pictures, cell: int, cove
     warp(thumbs, item.sprite, affine, False, covers, (item.cover, item.cell_rows, item.cell_columns), wide)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _covered_cells(item: Item, covers: Packed, stride: int) -> Counts:
     """Positions in the grid of the cells that an item at its corner covers."""
     cells, count = np.empty(item.cell_rows * item.cell_columns, np.int64), 0
@@ -171,7 +170,7 @@ def _covered_cells(item: Item, covers: Packed, stride: int) -> Counts:
     return cells[:count]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _fits(ground: Ground, cells: Counts, at: int, most: float, limit: float) -> int:
     """Whether an item may lie there. 0: no; 1: yes, and nothing is near; 2: yes, beside or on another item."""
     labels, near = ground.labels_RC.ravel(), ground.near_RC.ravel()
@@ -192,7 +191,7 @@ def _fits(ground: Ground, cells: Counts, at: int, most: float, limit: float) -> 
     return 2 if touches else 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _hides_too_much(lost: Counts, areas: Counts, visible: Counts, limit: float) -> bool:
     """Whether an item keeps less than a share `limit` of its area visible when it loses so many pixels more."""
     worst = 0.0
@@ -202,7 +201,7 @@ def _hides_too_much(lost: Counts, areas: Counts, visible: Counts, limit: float) 
     return worst > 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _propose(
     k: int, item: Item, across: float, before: Place, gathering: Gathering, generator: Generator
 ) -> tuple[float, float]:
@@ -225,7 +224,7 @@ def _propose(
     return generator.random(), generator.random()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def find_place(
     ground: Ground,
     item: Item,
@@ -280,7 +279,7 @@ def find_place(
     return -1, PROPOSALS
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def put(ground: Ground, cells: Counts, at: int) -> None:
     """Lay an item's cells on top of the grid, its corner at position `at`."""
     stride, labels = ground.labels_RC.shape[1], ground.labels_RC.ravel()
@@ -295,7 +294,7 @@ def put(ground: Ground, cells: Counts, at: int) -> None:
         ground.near_RC[top : row + 2, left : column + 2] = 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find_solid(
     crop: Packed, at: np.uint64, labels: Photo, below: np.uint64, width: int, solid: Photo, columns: Photo
 ) -> tuple[np.uint32, np.bool_]:
@@ -310,14 +309,14 @@ def _find_solid(
     return count, covers > 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_label(labels: Photo, below: np.uint64, width: int, solid: Photo, label: np.uint8) -> None:
     # Labels grow, so the larger one is the one on top.
     for c in range(_U(width)):
         labels[below + c] = max(labels[below + c], np.uint8(solid[c] * label))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def claim(top: Top, item: Item, crops: Packed, limit: float) -> bool:
     """Lay an item's solid pixels on top, if every item below keeps at least a share `limit` of its area visible.
 
@@ -356,7 +355,7 @@ def claim(top: Top, item: Item, crops: Packed, limit: float) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def lay_out(
     items: Items,
     pictures: Pictures,
@@ -397,7 +396,7 @@ def lay_out(
             k += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _room(items: Items, pictures: Pictures) -> Wide:
     """Working memory for the largest of the items' sprites."""
     most = 0

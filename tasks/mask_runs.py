@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tasks.compiled import compiled
 
 Labels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -14,7 +15,7 @@ _U = np.uint64
 _CHUNK = 16
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _changes(labels: Labels, at: np.uint64, above: np.uint64, width: int, label: np.uint8, changed: Labels) -> np.bool_:
     """Fill `changed` with 1 where a row bears the label and the row above does not, or the other way round."""
     some = np.uint8(0)
@@ -25,7 +26,7 @@ def _changes(labels: Labels, at: np.uint64, above: np.uint64, width: int, label:
     return some > 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _any(flags: Labels, start: np.uint64) -> np.bool_:
     some = np.uint8(0)
     for c in range(_U(_CHUNK)):
@@ -33,7 +34,7 @@ def _any(flags: Labels, start: np.uint64) -> np.bool_:
     return some > 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _edges(labels_HW: Labels, label: int, window_4: Integers, columns: Integers, rows: Integers) -> int:
     """Where runs of a label, read down the columns, start and end: column and row of each, row by row. Their number."""
     left, upper, right, lower = window_4
@@ -58,7 +59,7 @@ def _edges(labels_HW: Labels, label: int, window_4: Integers, columns: Integers,
     return count
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _in_columns(columns: Integers, rows: Integers, window_4: Integers, height: int) -> Integers:
     """The edges as ordered positions in the photo, counted down its columns, by counting sort."""
     ends = np.zeros(window_4[2] - window_4[0] + 1, np.int64)
@@ -72,7 +73,7 @@ def _in_columns(columns: Integers, rows: Integers, window_4: Integers, height: i
     return edges
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_counts(edges: Integers, pixels: int, text: Labels, length: int) -> int:
     """Append COCO's compressed counts of ordered edges in a photo of so many pixels; returns the new length."""
     before, last, second_last, number = 0, 0, 0, 0
@@ -101,7 +102,7 @@ def _write_counts(edges: Integers, pixels: int, text: Labels, length: int) -> in
     return length
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _encode(labels_HW: Labels, windows_N4: Integers, texts: Labels, ends_N: Integers, boxes_N4: Integers) -> None:
     """Write the counts of labels 1 to N one after the other; where each ends, and their boxes."""
     most = 0

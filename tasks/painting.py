@@ -1,7 +1,6 @@
 """Items painted, compiled: shadows, light, blending, and the camera's blur and noise. Threads run side by side.
 
-Pixels are integer arithmetic, so the same on every processor. Compiled code is kept beside the source: only the first
-run ever waits for it. A compiler's cache notices changes of one file: nothing here calls compiled code of another.
+Pixels are integer arithmetic, so the same on every processor. Nothing here calls compiled code of another file.
 
 Boundary: arrays in, arrays changed in place. Legend: H x W photo pixels, R x C corners of the grid's cells, N items.
 """
@@ -9,9 +8,9 @@ Boundary: arrays in, arrays changed in place. Legend: H x W photo pixels, R x C 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tasks.compiled import compiled
 from tasks.items import Counts, Doubles, Floats, Item, Items, Packed, Photo, Shadows
 
 Shorts = NDArray[np.uint16]
@@ -27,7 +26,7 @@ _GAIN_ONE = 1024
 _LIGHT_ONE = 256
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _darken(dark: Floats, to: int, source: Floats, stride: int, shadows: Shadows, number: int, strength: float) -> None:
     """Add a kernel applied to a map to `dark`, where the map begins at `to`; both are in rows of `stride` cells."""
     begin, rows, columns, row, column = shadows.table_L5[number]
@@ -37,13 +36,13 @@ def _darken(dark: Floats, to: int, source: Floats, stride: int, shadows: Shadows
             _add(dark, _U(at), source, _U(source.size), np.float32(strength * shadows.values[begin + i * columns + j]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(line: Floats, to: np.uint64, values: Floats, count: np.uint64, share: np.float32) -> None:
     for k in range(count):
         line[to + k] += share * values[k]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _cover_in_rows(item: Item, covers: Packed, stride: int) -> Floats:
     """How much of each cell an item covers, in 0..1, in rows of `stride` cells; the last row ends with the item."""
     cover = np.zeros((item.cell_rows - 1) * stride + item.cell_columns, np.float32)
@@ -54,7 +53,7 @@ def _cover_in_rows(item: Item, covers: Packed, stride: int) -> Floats:
     return cover
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def throw_shadow(
     light_RC: Floats, item: Item, covers: Packed, cell: int, shadows: Shadows, number: int, cast: float, contact: float
 ) -> None:
@@ -80,7 +79,7 @@ def throw_shadow(
             light_RC[upper + r, left + c] *= foot[k] + foot[k - 1] + foot[k - width] + foot[k - width - 1]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def set_gains(items: Items, height: int, width: int, gains_hw3: Floats) -> None:
     """How bright items are in a photo of height x width: the gains, on a coarse grid, at the middles of their boxes."""
     rows, columns = gains_hw3.shape[:2]
@@ -91,7 +90,7 @@ def set_gains(items: Items, height: int, width: int, gains_hw3: Floats) -> None:
         item.red, item.green, item.blue = gains_hw3[row, column]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def cast_shadows(
     items: Items,
     covers: Packed,
@@ -120,13 +119,13 @@ def cast_shadows(
             throw_shadow(light_RC, item, covers, cell, shadows, length + 1, cast, contact)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ramp(out: Shorts, at: np.uint64, count: np.uint64, first: np.float32, step: np.float32) -> None:
     for i in range(count):
         out[at + i] = np.uint16(first + np.float32(i) * step)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _widen(light_C: Floats, cell: int, out: Shorts) -> None:
     """Light along a row of pixels from that at the corners of cells, in units of 1 / _LIGHT_ONE."""
     for c in range(light_C.size - 1):
@@ -136,7 +135,7 @@ def _widen(light_C: Floats, cell: int, out: Shorts) -> None:
         _ramp(out, _U(c * cell), _U(min(cell, max(out.size - c * cell, 0))), first, step)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _triple(values: Shorts, out: Shorts) -> None:
     for c in range(_U(values.size)):
         out[_U(3) * c] = values[c]
@@ -144,13 +143,13 @@ def _triple(values: Shorts, out: Shorts) -> None:
         out[_U(3) * c + _U(2)] = values[c]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _share(row: int, cell: int) -> int:
     """How far down its cell a row of pixels lies, of 128."""
     return (128 * (2 * row + 1) + cell) // (2 * cell)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _multiply(
     board: Photo, at: np.uint64, count: np.uint64, upper: Shorts, lower: Shorts, share: int, out: Photo
 ) -> None:
@@ -163,7 +162,7 @@ def _multiply(
         out[at + i] = np.uint8(lit >> np.uint16(8))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def shade_board(board_HW3: Photo, light_RC: Floats, cell: int, canvas_HW3: Photo) -> None:
     """Fill the canvas with the board under the light at the corners of the cells."""
     height, width = board_HW3.shape[0], 3 * board_HW3.shape[1]
@@ -179,7 +178,7 @@ def shade_board(board_HW3: Photo, light_RC: Floats, cell: int, canvas_HW3: Photo
             _multiply(board, row, _U(width), upper, lower, _share(i, cell), canvas)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _between(upper: Shorts, lower: Shorts, share: int, light: Shorts) -> None:
     above, below = np.uint16(128 - share), np.uint16(share)
     for c in range(_U(light.size)):
@@ -187,7 +186,7 @@ def _between(upper: Shorts, lower: Shorts, share: int, light: Shorts) -> None:
         light[c] = np.uint16(both >> np.uint16(7))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _light_row(
     crops: Packed, at: np.uint64, light: Shorts, gains: Gains, hard: bool, colours: Photo, alphas: Photo
 ) -> None:
@@ -207,7 +206,7 @@ def _light_row(
         alphas[k], alphas[k + _U(1)], alphas[k + _U(2)] = alpha, alpha, alpha
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix_row(canvas: Photo, to: np.uint64, colours: Photo, alphas: Photo) -> None:
     """canvas x (255 - alpha) + colours x alpha, over 255: x / 255 is (x + 128 + (x + 128) / 256) / 256, rounded."""
     for k in range(_U(colours.size)):
@@ -218,7 +217,7 @@ def _mix_row(canvas: Photo, to: np.uint64, colours: Photo, alphas: Photo) -> Non
         canvas[to + k] = np.uint8(np.uint16(both + np.uint16(both >> np.uint16(8))) >> np.uint16(8))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def blend_item(canvas_HW3: Photo, item: Item, crops: Packed, light_RC: Floats, cell: int) -> None:
     """Paint an item on the canvas: canvas x (1 - alpha) + colours x gain x light x alpha.
 
@@ -244,13 +243,13 @@ def blend_item(canvas_HW3: Photo, item: Item, crops: Packed, light_RC: Floats, c
         _mix_row(canvas, _U(3 * ((item.y + r) * stride + item.x + left)), colours, alphas)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _whole(gain: float) -> np.uint32:
     # With full light and a grey level of 255, a gain of 16 just fits in 32 bits.
     return np.uint32(min(gain, 16.0) * _GAIN_ONE + 0.5)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def feather(item: Item, crops: Packed) -> None:
     """Widen the soft edge of an item's crop both ways: a binomial blur of its alpha, of a standard deviation of 1."""
     width, height = item.columns, item.rows
@@ -263,7 +262,7 @@ def feather(item: Item, crops: Packed) -> None:
         _write_alpha(across, at, _U(width), crops, to)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _blur_alpha(crops: Packed, at: np.uint64, out: Packed, to: np.uint64, width: np.uint64) -> None:
     """Binomial sums (16 times as large) along a row; its two outermost pixels on either side are transparent anyway."""
     for c in range(_U(2), width - _U(2)):
@@ -273,7 +272,7 @@ def _blur_alpha(crops: Packed, at: np.uint64, out: Packed, to: np.uint64, width:
         out[to + c] = np.uint32(far + np.uint32(4) * near + np.uint32(6) * (crops[k] >> np.uint32(24)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _write_alpha(sums: Packed, at: np.uint64, stride: np.uint64, crops: Packed, to: np.uint64) -> None:
     for c in range(stride):
         k = at + c
@@ -282,7 +281,7 @@ def _write_alpha(sums: Packed, at: np.uint64, stride: np.uint64, crops: Packed, 
         crops[to + c] = (crops[to + c] & np.uint32(0x00FFFFFF)) | ((total >> np.uint32(8)) << np.uint32(24))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def blend_items(
     canvas_HW3: Photo, items: Items, first: int, past: int, crops: Packed, lights: Floats, cell: int
 ) -> None:
@@ -296,7 +295,7 @@ def blend_items(
         at += rows * columns
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _blur_down(photo: Photo, rows_5: NDArray[np.uint64], weights: Weights, out: Photo) -> None:
     """A row blurred across five rows, given by where they begin; `out` has two pixels more on either side."""
     above, over, here, under, below = rows_5
@@ -308,7 +307,7 @@ def _blur_down(photo: Photo, rows_5: NDArray[np.uint64], weights: Weights, out: 
         out[k + _U(6)] = np.uint8(total >> np.uint16(8))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _blur_across(row: Photo, weights: Weights, out: Photo) -> None:
     """A row of pixels, with two more on either side, blurred along itself."""
     for k in range(_U(out.size)):
@@ -319,7 +318,7 @@ def _blur_across(row: Photo, weights: Weights, out: Photo) -> None:
         out[k] = np.uint8(total >> np.uint16(8))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _grain(photo: Photo, at: np.uint64, count: np.uint64, lines: Signed, begin: np.uint64, share: np.int16) -> None:
     for k in range(count):
         noise = np.int16(np.int16(np.int16(lines[begin + k]) * share) + np.int16(128))
@@ -327,7 +326,7 @@ def _grain(photo: Photo, at: np.uint64, count: np.uint64, lines: Signed, begin: 
         photo[at + k] = np.uint8(min(max(level, np.int16(0)), np.int16(255)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def blur_photo(canvas_HW3: Photo, weights: Weights, out_HW3: Photo) -> None:
     """Fill `out` with the canvas under a separable blur: weights of a pixel, its neighbours and theirs, of 256."""
     height, width = canvas_HW3.shape[0], 3 * canvas_HW3.shape[1]
@@ -342,7 +341,7 @@ def blur_photo(canvas_HW3: Photo, weights: Weights, out_HW3: Photo) -> None:
         _blur_across(down, weights, out_HW3[y].ravel())
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def add_grain(photo_HW3: Photo, lines_LW3: Signed, places_H: Counts, margin: int, share: int) -> None:
     """Add a share, in 1 / 256, of lines of noise to a photo's rows, in place.
 

@@ -1,8 +1,5 @@
 """What a synthetic photo shall show: its items as records (`tasks.items`), drawn but not yet placed. Compiled in part.
 
-Compiled code is kept beside the source, and a compiler's cache notices changes of one file: nothing here calls compiled
-code of another.
-
 Boundary: a kit, parameters and a generator in, records out; `tasks.laying` finds their places.
 Legend: N items, G products of one photo, M sprites, S products.
 """
@@ -10,8 +7,8 @@ Legend: N items, G products of one photo, M sprites, S products.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from tasks.compiled import compiled
 from tasks.items import ITEM, Counts, Habits, Item, Items, Pictures, Sprites
 from tasks.layout import draw_counts, draw_skus, first_sku, first_view
 from tasks.params import ComposeParams, LevelParams
@@ -56,7 +53,7 @@ def draw_items(
     return items
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def sprite_at(table: Sprites, product: int, chance: float) -> int:
     """The number of a product's sprite that a number in [0, 1) chooses, by the sprites' shares."""
     start, past = table.starts_S[product], table.starts_S[product + 1]
@@ -64,7 +61,7 @@ def sprite_at(table: Sprites, product: int, chance: float) -> int:
     return start + min(found, past - start - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def turn_matrix(angle: float, scale: float, tilt: float, tilt_axis: float) -> Matrix:
     """2 x 2 map of a flat product turned by `angle` in its plane and slightly out of it, seen from far above.
 
@@ -77,12 +74,12 @@ def turn_matrix(angle: float, scale: float, tilt: float, tilt_axis: float) -> Ma
     return cosine * xx - sine * xy, cosine * xy - sine * yy, sine * xx + cosine * xy, sine * xy + cosine * yy
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _between(ends: tuple[float, float], generator: Generator) -> float:
     return ends[0] + (ends[1] - ends[0]) * generator.random()
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _order(firsts_G: Counts, table: Sprites, generator: Generator) -> Counts:
     """The photo's own product first, then mostly the large ones first."""
     sizes_G = np.empty(firsts_G.size, np.float64)
@@ -93,7 +90,7 @@ def _order(firsts_G: Counts, table: Sprites, generator: Generator) -> Counts:
     return np.argsort(-sizes_G)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw(
     items: Items,
     products_G: Counts,
@@ -129,7 +126,7 @@ def _draw(
             n += 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _turn(item: Item, pictures: Pictures, habits: Habits, cell: int, generator: Generator) -> None:
     """Draw an item's size and tilt; sets its map and the size of its crop."""
     scale = np.exp(habits.size_jitter * generator.standard_normal())
@@ -143,7 +140,7 @@ def _turn(item: Item, pictures: Pictures, habits: Habits, cell: int, generator: 
     item.cell_rows, item.cell_columns = (item.rows + cell - 1) // cell, (item.columns + cell - 1) // cell
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _choose_manner(item: Item, table: Sprites, habits: Habits, cell: int, generator: Generator) -> None:
     """Draw how an item lies among others, and how it is blended."""
     close = _between(_CLOSE, generator)
