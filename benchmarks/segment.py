@@ -1,18 +1,18 @@
 """Masks against the truth in masks/train2019: IoU, boundary F-measure, what the quality score finds, speed and memory.
 
-    python -m benchmarks.segment [--dataset sample] [--preset cpu] [--store store] [--json]
+    python -m benchmarks.segment [--dataset sample] [--preset cpu] [--store store] [--without-boxes] [--json]
 
 The truth is read here and nowhere else.
 """
 
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.stages import print_result, segmented, stage_arguments
+from benchmarks.made_catalog import LARGEST, View, make_photo
+from benchmarks.stages import ingest_split, print_result, segmented_catalog, stage_arguments
 from flows.presets import PRESETS, Preset
-from storage.images import decode_grey, decode_rgb
-from storage.manifest import Manifest
+from storage.images import decode_grey, decode_rgb, encode_jpeg, encode_png
+from storage.manifest import Manifest, content_digest
 from storage.store import Store
 
-_LARGE = (2592, 1944)
 _TIMED = 60
 
 
@@ -80,8 +80,11 @@ def compare_masks(masks: Manifest, *, dataset: Path, store: Store) -> dict[str, 
     }
 
 
-def images_a_second(preset: Preset, made: dict[str, Manifest], *, store: Store, workers: int) -> float:
-    """Coarse and fine step over photos that are decoded already."""
+def pace(preset: Preset, made: dict[str, Manifest], *, store: Store, workers: int) -> dict[str, float]:
+    """Images a second of the coarse and the fine step over photos that are decoded already, and what a photo takes.
+
+    The processor time is the same on a busy machine; the images a second are not.
+    """
     import torch
 
     from tasks.coarse import coarse_mask
@@ -91,26 +94,39 @@ def images_a_second(preset: Preset, made: dict[str, Manifest], *, store: Store, 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     network = load_saliency(*(store.read(made["network"].row(name)) for name in (WEIGHTS_ID, CONFIG_ID)))
-    rows = made["catalog"].ok[:: max(1, len(made["catalog"].ok) // _TIMED)]
-    photos = [(decode_rgb(store.read(row)), row.objects[0].box if row.objects else None) for row in rows]
+    rows = made["coarse"].ok[:: max(1, len(made["coarse"].ok) // _TIMED)]
+    photos = [(decode_rgb(store.read(made["catalog"].row(row.parents[0]))), row.attributes["box"]) for row in rows]
 
     def both(item: tuple[NDArray[np.uint8], Any]) -> None:
         photo_HW3, box = item
-        found = coarse_mask(photo_HW3, box, params=preset.coarse)
+        found = coarse_mask(photo_HW3, tuple(box), params=preset.coarse)
         fine_mask(network, photo_HW3, found, tight=True, params=preset.segment)
 
     with ThreadPoolExecutor(workers) as executor:
         list(executor.map(both, photos[:4]))
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         list(executor.map(both, photos))
-        return len(photos) / (time.perf_counter() - started)
+        seconds, used = time.perf_counter() - started, time.process_time() - used
+    return {
+        "images/s, coarse and fine": len(photos) / seconds,
+        "processor ms an image": 1000 * used / len(photos),
+    }
 
 
-def peak_megabytes(photos: int, *, size: tuple[int, int]) -> float:
-    """Peak memory of a process of its own that cuts out `photos` made photos of a size (width, height)."""
+@dataclass(frozen=True)
+class Memory:
+    """Megabytes of a process: before it has seen a photo, at most, and how much of it are files of libraries."""
+
+    program: float
+    peak: float
+    libraries: float
+
+
+def memory_of(photos: int, *, size: tuple[int, int]) -> Memory:
+    """Memory of a process of its own that cuts out `photos` made photos of a size (width, height)."""
     code = f"from benchmarks.segment import _cut_out_made_photos as run; run({photos}, {size})"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+    return Memory(*(float(number) for number in done.stdout.split()[-3:]))
 
 
 def _cut_out_made_photos(photos: int, size: tuple[int, int]) -> None:
@@ -119,28 +135,70 @@ def _cut_out_made_photos(photos: int, size: tuple[int, int]) -> None:
     from models.saliency import SaliencyNet
     from tasks.coarse import coarse_mask
     from tasks.params import CoarseParams, SegmentParams
-    from tasks.segment import fine_mask
+    from tasks.segment import fine_mask, whole_alpha
+
+    def cut_out(network: SaliencyNet, photo_HW3: NDArray[np.uint8], box: tuple[float, float, float, float]) -> None:
+        found = coarse_mask(photo_HW3, box, params=CoarseParams())
+        made = fine_mask(network, photo_HW3, found, tight=True, params=SegmentParams())
+        encode_png(whole_alpha(made, height=photo_HW3.shape[0], width=photo_HW3.shape[1]))
 
     torch.set_num_threads(1)
-    params, network = CoarseParams(), SaliencyNet(backbone="efficientnet_lite0", width=24, pretrained=True).eval()
+    network = SaliencyNet(backbone="efficientnet_lite0", width=24, pretrained=True)
+    network.backbone.fold_norms()
+    network = network.eval().to(memory_format=torch.channels_last)
+    small = np.full((120, 160, 3), 190, np.uint8)
+    cut_out(network, small, (30.0, 30.0, 90.0, 90.0))
+    before = _status("VmRSS")
+    view = View(shape="bag", backdrop="turntable", turn=0.0, size=size, seed=0)
+    data = encode_jpeg(make_photo(view)[0])
+    # Linux: the highest memory is counted from here on.
+    Path("/proc/self/clear_refs").write_text("5")
     for _ in range(photos):
-        photo_HW3 = np.full((size[1], size[0], 3), 190, np.uint8)
-        box = (size[0] / 4, size[1] / 6, size[0] * 3 / 4, size[1] * 5 / 6)
-        cv2.rectangle(photo_HW3, (int(box[0]), int(box[1])), (int(box[2]), int(box[3])), (200, 40, 30), -1)
-        found = coarse_mask(photo_HW3, box, params=params)
-        fine_mask(network, photo_HW3, found, tight=True, params=SegmentParams())
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        cut_out(network, decode_rgb(data), (0.2 * size[0], 0.2 * size[1], 0.8 * size[0], 0.8 * size[1]))
+    print(before, _status("VmHWM"), _status("RssFile"))
+
+
+def _status(name: str) -> float:
+    """A figure of this process's memory in megabytes, out of /proc/self/status."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) / 1024
+    raise ValueError(f"memory: expected {name} in /proc/self/status, got none; this needs Linux")
+
+
+def memory_figures(*, size: tuple[int, int]) -> dict[str, float]:
+    """What one and eight large photos take."""
+    one, eight = (memory_of(count, size=size) for count in (1, 8))
+    of = f"a photo of {size[0]} x {size[1]}"
+    return {
+        "MB, program and its libraries alone": one.program,
+        f"MB, highest with {of}": one.peak,
+        f"MB, highest with {of}, without the libraries' files": one.peak - one.libraries,
+        f"MB, added by {of}": one.peak - one.program,
+        "MB, added by eight of them": eight.peak - eight.program,
+    }
+
+
+def without_boxes(catalog: Manifest) -> Manifest:
+    """The catalog as a shop would have it that annotates nothing."""
+    rows = tuple(replace(row, objects=()) for row in catalog.rows)
+    return replace(catalog, rows=rows, content_digest=content_digest(rows, content=catalog.content))
 
 
 def main() -> None:
-    arguments = stage_arguments(__doc__).parse_args()
+    parser = stage_arguments(__doc__)
+    parser.add_argument("--without-boxes", action="store_true", help="as if no box were annotated")
+    arguments = parser.parse_args()
     preset, store = PRESETS[arguments.preset](), Store.open(arguments.store)
-    made = segmented(preset, dataset=arguments.dataset, store=store, workers=arguments.workers)
+    catalog = ingest_split(arguments.dataset, split="catalog", store=store, workers=arguments.workers)
+    catalog = without_boxes(catalog) if arguments.without_boxes else catalog
+    made = segmented_catalog(preset, catalog=catalog, store=store, workers=arguments.workers)
     result = compare_masks(made["masks"], dataset=Path(arguments.dataset), store=store)
-    result["images/s, coarse and fine"] = images_a_second(preset, made, store=store, workers=arguments.workers)
-    result["peak MB, 1 photo of 2592 x 1944"] = peak_megabytes(1, size=_LARGE)
-    result["peak MB, 8 photos of 2592 x 1944"] = peak_megabytes(8, size=_LARGE)
-    print_result(result, as_json=arguments.json, title=f"segment on {arguments.dataset}, preset {arguments.preset}")
+    result |= pace(preset, made, store=store, workers=arguments.workers)
+    result |= memory_figures(size=LARGEST)
+    how = ", no boxes" if arguments.without_boxes else ""
+    title = f"segment on {arguments.dataset}, preset {arguments.preset}{how}"
+    print_result(result, as_json=arguments.json, title=title)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,13 @@ def ingest_split(dataset: str, *, split: str, store: Store, workers: int) -> Man
 
 def segmented(preset: Preset, *, dataset: str, store: Store, workers: int) -> dict[str, Manifest]:
     """catalog, coarse, network and masks of a data set."""
-    made = {"catalog": ingest_split(dataset, split="catalog", store=store, workers=workers)}
+    catalog = ingest_split(dataset, split="catalog", store=store, workers=workers)
+    return segmented_catalog(preset, catalog=catalog, store=store, workers=workers)
+
+
+def segmented_catalog(preset: Preset, *, catalog: Manifest, store: Store, workers: int) -> dict[str, Manifest]:
+    """catalog, coarse, network and masks of a catalog."""
+    made = {"catalog": catalog}
 
     def run(name: str, **inputs: Manifest) -> Manifest:
         return run_stage_locally(load_stage(name), getattr(preset, name), store=store, workers=workers, **inputs)

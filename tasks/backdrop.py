@@ -96,7 +96,7 @@ def fit_backdrop(
 
 
 def backdrop_distance(
-    lab_HW3: NDArray[np.float32], backdrop: list[Layer], *, shadow_discount: float = 0.2, tint: float = 0.3
+    lab_HW3: NDArray[np.float32], backdrop: list[Layer], *, shadow_discount: float = 0.1, tint: float = 0.3
 ) -> NDArray[np.float32]:
     """How far each pixel is from the nearest backdrop surface, in that surface's standard deviations (float32, >= 0).
 

@@ -84,6 +84,14 @@ def fine_mask(
     return FineMask(alpha_hw, coarse.window, _box_in_photo(kept_hw, coarse.window), int(kept_hw.sum()), signs)
 
 
+def whole_alpha(fine: FineMask, *, height: int, width: int) -> NDArray[np.uint8]:
+    """The soft mask of the whole photo, uint8 [H, W]."""
+    alpha_HW = np.zeros((height, width), np.uint8)
+    x0, y0, x1, y1 = fine.window
+    alpha_HW[y0:y1, x0:x1] = np.round(255 * fine.alpha_hw)
+    return alpha_HW
+
+
 def mask_signs(
     mask_hw: NDArray[np.bool_],
     probability_hw: NDArray[np.float32],
@@ -147,9 +155,7 @@ def _turn_of(exemplar: ManifestRow) -> tuple[str | None, str]:
 def _publish(context: StageContext, row: ManifestRow, fine: FineMask, *, least_quality: float) -> None:
     quality = quality_of(fine.signs)
     assert row.height is not None and row.width is not None
-    alpha_HW = np.zeros((row.height, row.width), np.uint8)
-    x0, y0, x1, y1 = fine.window
-    alpha_HW[y0:y1, x0:x1] = np.round(255 * fine.alpha_hw)
+    alpha_HW = whole_alpha(fine, height=row.height, width=row.width)
     stem = row.item_id.removeprefix("coarse/")
     poor = quality < least_quality or fine.box is None
     out = ManifestRow(
