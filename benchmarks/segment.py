@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from benchmarks.made_catalog import LARGEST, View, make_photo
 from benchmarks.stages import ingest_split, print_result, segmented_catalog, stage_arguments
 from flows.presets import PRESETS, Preset
 from storage.images import decode_grey, decode_rgb, encode_jpeg, encode_png
-from storage.manifest import Manifest, content_digest
+from storage.manifest import Manifest, ManifestRow, content_digest
 from storage.store import Store
 
 _TIMED = 60
@@ -59,13 +59,20 @@ def found_by_quality(ious_N: Sequence[float], qualities_N: Sequence[float]) -> f
     return float(np.isin(worst, lowest).mean())
 
 
-def compare_masks(masks: Manifest, *, dataset: Path, store: Store) -> dict[str, Any]:
-    """The figures of all exemplars; one that has no mask counts as IoU 0."""
-    ious, fits, qualities = [], [], []
+def masks_and_truth(
+    masks: Manifest, *, dataset: Path, store: Store
+) -> Iterator[tuple[ManifestRow | None, NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Of every exemplar its row (None where there is none), its mask (empty where there is none) and the true one."""
     for path in sorted((dataset / "masks" / "train2019").glob("*.png")):
         truth_HW = decode_grey(path.read_bytes()) > 127
         row = masks.by_id.get(f"mask/{path.stem}")
-        mask_HW = decode_grey(store.read(row)) > 127 if row and row.path else np.zeros_like(truth_HW)
+        yield row, decode_grey(store.read(row)) > 127 if row and row.path else np.zeros_like(truth_HW), truth_HW
+
+
+def compare_masks(masks: Manifest, *, dataset: Path, store: Store) -> dict[str, Any]:
+    """The figures of all exemplars; one that has no mask counts as IoU 0."""
+    ious, fits, qualities = [], [], []
+    for row, mask_HW, truth_HW in masks_and_truth(masks, dataset=dataset, store=store):
         ious.append(mask_iou(mask_HW, truth_HW))
         fits.append(boundary_f(mask_HW, truth_HW))
         qualities.append(float(row.quality or 0) if row else 0.0)
@@ -76,6 +83,7 @@ def compare_masks(masks: Manifest, *, dataset: Path, store: Store) -> dict[str, 
         "mask IoU, least": float(np.min(ious)),
         "boundary F at 2 px, mean": float(np.mean(fits)),
         "worst 2 % found in the 5 % of lowest quality": found_by_quality(ious, qualities),
+        "quality, mean": float(np.mean(qualities)),
         "masks for review": sum(row.status != "ok" for row in masks.rows),
     }
 

@@ -104,7 +104,7 @@ def micro() -> Preset:
     return Preset(
         name="micro",
         saliency=SaliencyParams(steps=60, rounds=1, batch=4, working_size=96, width=8),
-        segment=SegmentParams(working_size=96, refine=RefineParams(size=128), least_quality=0.0),
+        segment=SegmentParams(working_size=96, second_size=64, refine=RefineParams(size=128), least_quality=0.0),
         prune=PruneParams(photos=4, crops=12, working_size=160, rotations=4),
         board=BoardParams(photos=6, working_size=96),
         compose=ComposeParams(photos=12, scale=0.5, scale_photos=2),

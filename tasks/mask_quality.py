@@ -1,34 +1,54 @@
-"""The quality score of a mask, from what can be known without truth.
+"""The quality score of a mask: the IoU with the truth that is to be expected, from what can be known without truth.
 
-Shapes: h×w pixels, N masks. Every sign is in [0, 1], 1 being the best.
+Signs speak for a mask; each is in [0, 1], 1 being the best, and what is missing to 1 is a share of the mask's area.
+How much each says is fitted by `python -m benchmarks.quality_weights` on several catalogs with truth.
+
+Shapes: h×w pixels, N masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backdrop import to_lab
 
-def expected_iou(probability_hw: NDArray[np.float32], mask_hw: NDArray[np.bool_]) -> float:
-    """IoU that a mask would have on average if each pixel were product with its own probability; 0 if it is empty."""
-    inside = float(probability_hw[mask_hw].sum())
-    union = float(mask_hw.sum() + probability_hw[~mask_hw].sum())
-    return inside / union if union > 0 else 0.0
+SIGNS = ("second_look", "agreement", "crispness", "contrast", "neighbours")
+LEAST_DEFECT = 0.005
+_WEIGHTS = {"second_look": 0.2, "agreement": 0.05, "crispness": 0.4, "contrast": 0.15, "neighbours": 0.05}
+_CONSTANT = -2.0
+_SOFT, _BAND = 0.05, 3
 
 
-def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_], *, width: int = 3) -> float:
-    """Share of the outline with a visible step in colour between the strips inside and outside of it, in [0, 1]."""
-    kernel = np.ones((2 * width + 1,) * 2, np.uint8)
-    mask_u8 = mask_hw.astype(np.uint8)
-    rim_hw = (cv2.dilate(mask_u8, np.ones((3, 3), np.uint8)) - mask_u8).astype(bool)
-    if not rim_hw.any():
-        return 0.0
-    lab_hw3 = cv2.cvtColor(photo_hw3, cv2.COLOR_RGB2LAB).astype(np.float32)
-    spread_hw3 = cv2.dilate(lab_hw3, kernel) - cv2.erode(lab_hw3, kernel)
-    return float((spread_hw3.max(axis=-1)[rim_hw] > 12).mean())
+def crispness(alpha_hw: NDArray[np.float32], mask_hw: NDArray[np.bool_]) -> float:
+    """1 minus the share of half-transparent pixels: the network and the edges place a good outline alike."""
+    soft = ((alpha_hw > _SOFT) & (alpha_hw < 1 - _SOFT)).sum()
+    return float(max(0.0, 1 - soft / max(1, mask_hw.sum())))
+
+
+def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> float:
+    """1 minus the share of pixels just inside of the outline that look more like what is just outside of it.
+
+    Both sides are compared with what lies further in and further out in the neighbourhood (Lab).
+    """
+    lab_hw3 = to_lab(photo_hw3)
+    depth_hw = cv2.distanceTransform(mask_hw.astype(np.uint8), cv2.DIST_L2, 3)
+    beyond_hw = cv2.distanceTransform((~mask_hw).astype(np.uint8), cv2.DIST_L2, 3)
+    inner_hw3 = _mean_around(lab_hw3, depth_hw > _BAND)
+    outer_hw3 = _mean_around(lab_hw3, beyond_hw > _BAND)
+    band_hw = (depth_hw > 0) & (depth_hw <= _BAND)
+    strange_hw = ((lab_hw3 - outer_hw3) ** 2).sum(axis=-1) < ((lab_hw3 - inner_hw3) ** 2).sum(axis=-1)
+    return float(max(0.0, 1 - (band_hw & strange_hw).sum() / max(1, mask_hw.sum())))
+
+
+def _mean_around(values_hw3: NDArray[np.float32], known_hw: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The mean of the known pixels around each pixel, weighted by a Gaussian; 0 where none is near."""
+    weight_hw = known_hw.astype(np.float32)
+    total_hw3 = cv2.GaussianBlur(values_hw3 * weight_hw[..., None], (0, 0), _BAND)
+    return np.asarray(total_hw3 / (cv2.GaussianBlur(weight_hw, (0, 0), _BAND)[..., None] + 1e-3), np.float32)
 
 
 def mask_agreement(mask_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> float:
@@ -53,12 +73,12 @@ def neighbour_consistency(areas_N: Sequence[float], views_N: Sequence[int], *, t
     return scores
 
 
-def quality_of(signs: dict[str, float]) -> float:
-    """The quality score in [0, 1]: the product of the signs, each raised to how much it says."""
-    return float(
-        signs["expected_iou"]
-        * signs["box_iou"]
-        * signs["agreement"] ** 0.5
-        * (0.5 + 0.5 * signs["neighbours"]) ** 0.5
-        * (0.7 + 0.3 * signs["contrast"]) ** 0.5
-    )
+def defects(signs: Mapping[str, float]) -> NDArray[np.float64]:
+    """Logarithms of what is missing to 1 in each of `SIGNS`, never less than that of `LEAST_DEFECT`."""
+    return np.log(1 + LEAST_DEFECT - np.array([signs[name] for name in SIGNS]))
+
+
+def quality_of(signs: Mapping[str, float]) -> float:
+    """The quality score in [0, 1]: the IoU to be expected of a mask with these signs."""
+    weights = np.array([_WEIGHTS[name] for name in SIGNS])
+    return float(np.clip(1 - np.exp(_CONSTANT + weights @ defects(signs)), 0, 1))

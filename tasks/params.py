@@ -54,7 +54,7 @@ class CoarseParams(StageParams):
     """Coarse masks of exemplars: backdrop model and GrabCut."""
 
     stage: ClassVar[str] = "coarse"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     working_size: int = Field(default=160, ge=64, description="longer side of the window in the backdrop model, pixels")
     margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
     iterations: int = Field(default=2, ge=1, description="rounds of GrabCut")
@@ -84,7 +84,7 @@ class SaliencyParams(StageParams):
         default=3, ge=1, description="trainings; before each later one the network labels the exemplars anew"
     )
     label_size: int = Field(
-        default=256, ge=64, description="longer side of the window in the network when it labels, pixels"
+        default=320, ge=64, description="longer side of the window in the network when it labels, pixels"
     )
     refine: RefineParams = Field(default=RefineParams(), description="how the network's labels are moved to the edges")
     steps: int = Field(default=300, ge=1, description="training steps a round")
@@ -110,8 +110,9 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 2
-    working_size: int = Field(default=256, ge=64, description="longer side of the window in the network, pixels")
+    version: ClassVar[int] = 3
+    working_size: int = Field(default=320, ge=64, description="longer side of the window in the network, pixels")
+    second_size: int = Field(default=256, ge=64, description="the same when it looks again, to judge the mask, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 

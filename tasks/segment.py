@@ -27,12 +27,12 @@ from tasks.coarse import (
     Box,
     CoarseMask,
     Window,
-    box_fit,
+    inside_box,
     read_coarse,
 )
 from tasks.mask_quality import (
     boundary_contrast,
-    expected_iou,
+    crispness,
     mask_agreement,
     neighbour_consistency,
     quality_of,
@@ -40,7 +40,7 @@ from tasks.mask_quality import (
 from tasks.mask_shapes import largest_pieces
 from tasks.params import SegmentParams
 from tasks.refine import refine
-from tasks.saliency import looked_at_again, read_network, window_probability
+from tasks.saliency import looked_at_again, predict_saliency, read_network, window_probability
 from tasks.stage import stage
 
 if TYPE_CHECKING:
@@ -74,14 +74,52 @@ def fine_mask(
     crop_hw3 = coarse.crop(photo_HW3)
     small_hw3 = shrink_to(crop_hw3, params.refine.size)
     inner = coarse.box_in(small_hw3.shape[:2])
+    known = inner if tight else None
     probability_hw = window_probability(
-        network, small_hw3, coarse.levels_HW, box=inner if tight else None, working_size=params.working_size
+        network, small_hw3, coarse.levels_HW, box=known, working_size=params.working_size
     )
     alpha_hw = refine(probability_hw, small_hw3, crop_hw3, params=params.refine)
     kept_hw = largest_pieces(alpha_hw > 0.5)
     alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
-    signs = mask_signs(kept_hw, probability_hw, small_hw3, coarse, inner)
+    second_hw = second_look(network, small_hw3, box=known, working_size=params.second_size)
+    signs = mask_signs(alpha_hw, kept_hw, small_hw3, second_hw=second_hw, coarse=coarse)
     return FineMask(alpha_hw, coarse.window, _box_in_photo(kept_hw, coarse.window), int(kept_hw.sum()), signs)
+
+
+def second_look(
+    network: SaliencyNet, photo_hw3: NDArray[np.uint8], *, box: Box | None, working_size: int
+) -> NDArray[np.bool_]:
+    """What the network takes for product in a mirrored window at another size, inside the annotated box if it is known.
+
+    Where the network knows, it says the same again.
+    """
+    mirrored_hw3 = np.ascontiguousarray(photo_hw3[:, ::-1])
+    found_hw = predict_saliency(network, mirrored_hw3, working_size=working_size)[:, ::-1] > 0.5
+    if box is not None:
+        found_hw &= inside_box(box, height=found_hw.shape[0], width=found_hw.shape[1])
+    return found_hw
+
+
+def mask_signs(
+    alpha_hw: NDArray[np.float32],
+    mask_hw: NDArray[np.bool_],
+    small_hw3: NDArray[np.uint8],
+    *,
+    second_hw: NDArray[np.bool_],
+    coarse: CoarseMask,
+) -> dict[str, float]:
+    """What speaks for a mask, at the working size, but for its neighbours in the turn (`tasks.mask_quality`)."""
+    size = small_hw3.shape[1], small_hw3.shape[0]
+    small_mask_hw = cv2.resize(mask_hw.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+    small_alpha_hw = np.asarray(cv2.resize(alpha_hw, size, interpolation=cv2.INTER_AREA), np.float32)
+    rough_HW = (coarse.levels_HW >= MAYBE_PRODUCT).astype(np.float32)
+    rough_hw = cv2.resize(rough_HW, size, interpolation=cv2.INTER_LINEAR) > 0.5
+    return {
+        "second_look": mask_agreement(small_mask_hw, second_hw),
+        "agreement": mask_agreement(small_mask_hw, rough_hw),
+        "crispness": crispness(small_alpha_hw, small_mask_hw),
+        "contrast": boundary_contrast(small_hw3, small_mask_hw),
+    }
 
 
 def whole_alpha(fine: FineMask, *, height: int, width: int) -> NDArray[np.uint8]:
@@ -90,26 +128,6 @@ def whole_alpha(fine: FineMask, *, height: int, width: int) -> NDArray[np.uint8]
     x0, y0, x1, y1 = fine.window
     alpha_HW[y0:y1, x0:x1] = np.round(255 * fine.alpha_hw)
     return alpha_HW
-
-
-def mask_signs(
-    mask_hw: NDArray[np.bool_],
-    probability_hw: NDArray[np.float32],
-    small_hw3: NDArray[np.uint8],
-    coarse: CoarseMask,
-    box: Box,
-) -> dict[str, float]:
-    """What speaks for a mask, at the working size: the network, the outline's contrast, the box, the coarse mask."""
-    size = small_hw3.shape[1], small_hw3.shape[0]
-    small_mask_hw = cv2.resize(mask_hw.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    rough_HW = (coarse.levels_HW >= MAYBE_PRODUCT).astype(np.float32)
-    rough_hw = cv2.resize(rough_HW, size, interpolation=cv2.INTER_LINEAR) > 0.5
-    return {
-        "expected_iou": expected_iou(probability_hw, small_mask_hw),
-        "contrast": boundary_contrast(small_hw3, small_mask_hw),
-        "box_iou": box_fit(small_mask_hw, box),
-        "agreement": mask_agreement(small_mask_hw, rough_hw),
-    }
 
 
 def _box_in_photo(mask_hw: NDArray[np.bool_], window: Window) -> Box | None:
@@ -126,18 +144,12 @@ def segment(
     net = read_network(context, network)
 
     def make(turn: list[ManifestRow]) -> None:
-        made = []
-        for row in turn:
-            photo_HW3 = context.read_rgb(catalog.row(row.parents[0]))
-            known = read_coarse(row, context.read_grey(row))
-            fine = fine_mask(net, photo_HW3, known, tight=not row.attributes["proposed"], params=params)
-            made.append(fine)
+        made = [_cut_out(context, net, row, catalog=catalog, params=params) for row in turn]
         views = [int(catalog.row(row.parents[0]).attributes.get("view") or 0) for row in turn]
-        for row, fine, score in zip(
-            turn, made, neighbour_consistency([fine.area for fine in made], views), strict=True
-        ):
-            fine.signs["neighbours"] = score
-            _publish(context, row, fine, least_quality=params.least_quality)
+        scores = neighbour_consistency([cut_out.area for cut_out in made], views)
+        for row, cut_out, score in zip(turn, made, scores, strict=True):
+            cut_out.signs["neighbours"] = score
+            _publish(context, row, cut_out, least_quality=params.least_quality)
 
     turns: dict[tuple[str | None, str], list[ManifestRow]] = {}
     for row in coarse.ok:
@@ -152,12 +164,30 @@ def _turn_of(exemplar: ManifestRow) -> tuple[str | None, str]:
     return exemplar.sku, f"{attributes.get('camera')}/{attributes.get('placement')}"
 
 
-def _publish(context: StageContext, row: ManifestRow, fine: FineMask, *, least_quality: float) -> None:
-    quality = quality_of(fine.signs)
-    assert row.height is not None and row.width is not None
-    alpha_HW = whole_alpha(fine, height=row.height, width=row.width)
+@dataclass(frozen=True, slots=True)
+class _CutOut:
+    """What is kept of a mask until those of its whole turn are known: a picture is small, a mask is not."""
+
+    picture: bytes
+    box: Box | None
+    area: int
+    signs: dict[str, float]
+
+
+def _cut_out(
+    context: StageContext, network: SaliencyNet, row: ManifestRow, *, catalog: Manifest, params: SegmentParams
+) -> _CutOut:
+    photo_HW3 = context.read_rgb(catalog.row(row.parents[0]))
+    known = read_coarse(row, context.read_grey(row))
+    fine = fine_mask(network, photo_HW3, known, tight=not row.attributes["proposed"], params=params)
+    picture = encode_png(whole_alpha(fine, height=photo_HW3.shape[0], width=photo_HW3.shape[1]))
+    return _CutOut(picture, fine.box, fine.area, fine.signs)
+
+
+def _publish(context: StageContext, row: ManifestRow, made: _CutOut, *, least_quality: float) -> None:
+    quality = quality_of(made.signs) if made.box else 0.0
     stem = row.item_id.removeprefix("coarse/")
-    poor = quality < least_quality or fine.box is None
+    poor = quality < least_quality or made.box is None
     out = ManifestRow(
         item_id=f"mask/{stem}",
         sku=row.sku,
@@ -167,12 +197,12 @@ def _publish(context: StageContext, row: ManifestRow, fine: FineMask, *, least_q
         parents=(*row.parents, row.item_id),
         media_type="image/png",
         quality=quality,
-        objects=_objects(row.objects, fine.box),
+        objects=_objects(row.objects, made.box),
         status="review" if poor else "ok",
         reason=f"quality {quality:.2f} below {least_quality}" if poor else "",
-        attributes={**{name: round(value, 4) for name, value in fine.signs.items()}, "area": fine.area},
+        attributes={**{name: round(value, 5) for name, value in made.signs.items()}, "area": made.area},
     )
-    context.put(encode_png(alpha_HW), path=f"{stem}.png", row=out)
+    context.put(made.picture, path=f"{stem}.png", row=out)
 
 
 def _objects(known: Sequence[ManifestObject], box: Box | None) -> tuple[ManifestObject, ...]:

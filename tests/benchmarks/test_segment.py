@@ -32,7 +32,9 @@ def made(tmp_path_factory):
     preset = preset.model_copy(
         update={
             "saliency": preset.saliency.model_copy(update={"threads": 1}),
-            "segment": SegmentParams(working_size=128, refine=RefineParams(size=160), least_quality=0.0),
+            "segment": SegmentParams(
+                working_size=128, second_size=96, refine=RefineParams(size=160), least_quality=0.0
+            ),
         }
     )
     catalog = ingest_split(str(folder), split="catalog", store=store, workers=1)

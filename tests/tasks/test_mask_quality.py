@@ -1,15 +1,43 @@
-"""The quality score's signs by hand."""
+"""The quality score's signs by hand, and that it falls when any of them does."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tasks.mask_quality import expected_iou, mask_agreement, neighbour_consistency
+from tasks.mask_quality import (
+    SIGNS,
+    boundary_contrast,
+    crispness,
+    mask_agreement,
+    neighbour_consistency,
+    quality_of,
+)
 
 
-def test_expected_iou__by_hand():
-    probability = np.array([[0.9, 0.8], [0.2, 0.0]], np.float32)
-    assert expected_iou(probability, probability > 0.5) == pytest.approx(1.7 / 2.2)
-    assert expected_iou(probability, probability > 1) == 0.0
+def test_crispness__share_of_half_transparent_pixels():
+    alpha = np.zeros((10, 10), np.float32)
+    alpha[2:8, 2:8] = 1
+    alpha[2, 2:8] = 0.5
+    assert crispness(alpha, alpha > 0.4) == pytest.approx(1 - 6 / 36)
+    assert crispness(np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)) == 1.0
+
+
+def test_boundary_contrast__ground_in_the_mask_is_seen():
+    photo, mask = np.full((60, 60, 3), 190, np.uint8), np.zeros((60, 60), bool)
+    mask[15:45, 15:45] = True
+    photo[mask] = (180, 40, 30)
+    too_wide = mask.copy()
+    too_wide[45:47, 15:45] = True
+    assert boundary_contrast(photo, mask) == 1.0
+    assert boundary_contrast(photo, too_wide) == pytest.approx(1 - 60 / 960, abs=0.01)
+
+
+def test_mask_agreement__by_hand():
+    one, other = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
+    one[:2], other[1:3] = True, True
+    assert mask_agreement(one, other) == pytest.approx(1 / 3)
+    assert mask_agreement(one & False, one & False) == 0.0
 
 
 def test_neighbour_consistency__odd_one_out():
@@ -23,8 +51,8 @@ def test_neighbour_consistency__too_few_to_compare():
     assert neighbour_consistency([5, 500], [1, 2]) == [1.0, 1.0]
 
 
-def test_mask_agreement__by_hand():
-    one, other = np.zeros((4, 4), bool), np.zeros((4, 4), bool)
-    one[:2], other[1:3] = True, True
-    assert mask_agreement(one, other) == pytest.approx(1 / 3)
-    assert mask_agreement(one & False, one & False) == 0.0
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=5), st.integers(0, 4), st.floats(0, 1))
+def test_quality_of__in_range_and_never_better_when_a_sign_is_worse(values, place, share):
+    signs = dict(zip(SIGNS, values, strict=True))
+    worse = {**signs, SIGNS[place]: signs[SIGNS[place]] * share}
+    assert 0 <= quality_of(worse) <= quality_of(signs) <= 1

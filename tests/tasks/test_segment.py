@@ -16,7 +16,7 @@ from tasks.segment import fine_mask
 from tasks.stage import load_stage, run_stage_locally
 from tests.tasks.turntable import write_catalog
 
-PARAMS = SegmentParams(working_size=96, refine=RefineParams(size=128))
+PARAMS = SegmentParams(working_size=96, second_size=64, refine=RefineParams(size=128))
 
 
 @pytest.fixture(scope="module")
