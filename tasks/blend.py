@@ -77,6 +77,12 @@ def collected(pictures: Sequence[Photo]) -> Pictures:
     return Pictures(pixels=np.concatenate(pixels), shapes_M3=shapes_M3)
 
 
+def picture_at(pictures: Pictures, number: int) -> Photo:
+    """A view of one of the collected pictures, RGBA."""
+    start, rows, columns = pictures.shapes_M3[number].tolist()
+    return pictures.pixels[start : start + rows * columns].view(np.uint8).reshape(rows, columns, 4)
+
+
 def lit_crop(rgba_hw4: Photo, *, gains: Sequence[float]) -> Photo:
     """A crop whose colours are multiplied by one gain a channel."""
     return np.asarray(cv2.multiply(rgba_hw4, np.asarray((*gains, 1.0))), np.uint8)

@@ -6,6 +6,7 @@ Boundary: manifests and a context that reads their files in, a `tasks.sprites.Ki
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import cv2
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from storage.catalog import Category, categories_of
 from storage.manifest import Manifest, ManifestRow
-from tasks.blend import Lines, collected, noise_lines, thumbnail
+from tasks.blend import Lines, collected, noise_lines, picture_at, thumbnail
 from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
 from tasks.light import Floats
@@ -237,14 +238,18 @@ def assemble(
     skus = sorted({one.sku for one in sprites})
     lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)
     cell = cell_side(*lit[0].canvas_HW3.shape[:2])
+    thumbs = collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites])
+    collection = collected([one.rgba_hw4 for one in sprites])
+    # Views of the collection: no sprite is held twice.
+    sprites = [replace(one, rgba_hw4=picture_at(collection, number)) for number, one in enumerate(sprites)]
     mates = look_alikes(sprites)
     return Kit(
         skus=skus,
         weights_S=product_weights(skus, weights=params.sku_weights),
         mates_S=[skus.index(mates[sku]) if sku in mates else -1 for sku in skus],
         sprites=sprites,
-        pictures=collected([one.rgba_hw4 for one in sprites]),
-        thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
+        pictures=collection,
+        thumbs=thumbs,
         table=table_of(sprites, equal=params.view_shares == "equal"),
         habits=habits_of(params),
         boards=lit,
