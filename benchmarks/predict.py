@@ -32,11 +32,12 @@ from torch import Tensor, nn
 from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
 from flows.serving import open_reader
-from models.dpsnet import DPSNet
+from models.dpsnet import DPSNet, padded_size
 from storage.formats.rpc import read_split
 from storage.images import Picture, decode_rgb, encode_jpeg
-from tasks.detection import Detector, fit_photo, to_batch
+from tasks.detection import Detector, to_batch
 from tasks.export import to_onnx
+from tasks.fitting import fit_photo
 from tasks.list_reader import ListReader
 from tasks.photo_lists import PhotoFile, PhotoLister
 from tasks.shopping_list import ACCEPTED, ShoppingList
@@ -149,7 +150,7 @@ def works_of(
 
 
 def _fitted(photo_HW3: Picture, *, size: int) -> NDArray[np.float32]:
-    return np.ascontiguousarray(to_batch([fit_photo(photo_HW3, size=size)[0]]).numpy())
+    return np.ascontiguousarray(to_batch([fit_photo(photo_HW3, size=size, side=padded_size(size))[0]]).numpy())
 
 
 def summarised(costs: dict[str, list[Cost]]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from models.dpsnet import DPSNet, DPSNetConfig, padded_size
 from storage.catalog import Category
 from storage.formats.rpc import read_split
 from storage.images import decode_rgb
-from tasks.detection import fit_photo
+from tasks.fitting import fit_photo
 from tasks.params import TrainParams
 from tasks.train import network_config
 
@@ -45,7 +45,7 @@ def labelled_batch(dataset: Path, *, size: int, batch: int) -> tuple[Tensor, Tar
     photos, targets = [], []
     for index in range(batch):
         photo = listing.photos[index % len(listing.photos)]
-        fitted, factor = fit_photo(decode_rgb(photo.path.read_bytes()), size=size)
+        fitted, factor = fit_photo(decode_rgb(photo.path.read_bytes()), size=size, side=padded_size(size))
         photos.append(torch.from_numpy(fitted).permute(2, 0, 1).float() / 255)
         targets.append(
             {

@@ -31,14 +31,17 @@ class PhotoNetwork(nn.Module):
         """Wrap a trained network, with what val chose for it."""
         super().__init__()
         self.network = network
-        self.image_size, self.side = image_size, padded_size(image_size)
+        self.image_size = image_size
+        self.fitting = Fitting(image_size=image_size, side=padded_size(image_size))
         self.threshold, self.count_scale = threshold, count_scale
         self.eval()
 
     def forward(self, photo_HW3: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """What is in one photo, uint8 RGB [H, W, 3]."""
-        size_2 = torch._shape_as_tensor(photo_HW3)[:2].double()
-        fitted_13SS = fit(photo_HW3, size_2=size_2, image_size=self.image_size, side=self.side)
+        return self.read(*self.fitting(photo_HW3))
+
+    def read(self, fitted_13SS: Tensor, size_2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The same of a photo of `size_2` (height, width, float64) that has been fitted already."""
         (found,), density_1Chw = self.network(fitted_13SS)
         factor = self.image_size / size_2.max()
         boxes_N4, on_photo_N = boxes_in_photo(found["boxes"], size_2=size_2, factor=factor)
@@ -49,6 +52,20 @@ class PhotoNetwork(nn.Module):
         classes = self.network.config.classes
         products_C = torch.zeros(classes, dtype=torch.long).scatter_add(0, labels_N, listed_N)
         return boxes_N4[on_photo_N], scores_N, labels_N, products_C, count.float()
+
+
+class Fitting(nn.Module):
+    """A photo to the network's square, and its size."""
+
+    def __init__(self, *, image_size: int, side: int) -> None:
+        """`image_size`: longer side of the scaled photo, `side`: of the square, pixels."""
+        super().__init__()
+        self.image_size, self.side = image_size, side
+
+    def forward(self, photo_HW3: Tensor) -> tuple[Tensor, Tensor]:
+        """(float32 [1, 3, S, S] in [0, 1], float64 [2]: height and width) of a photo, uint8 RGB [H, W, 3]."""
+        size_2 = torch._shape_as_tensor(photo_HW3)[:2].double()
+        return fit(photo_HW3, size_2=size_2, image_size=self.image_size, side=self.side), size_2
 
 
 class HalfBackbone(nn.Module):

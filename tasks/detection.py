@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import orjson
 import torch
@@ -20,6 +19,7 @@ from storage.catalog import Category
 from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
+from tasks.fitting import fit_photo
 
 FORMAT = "tally-dpsnet-4"
 _LEAST_SIDE = 1.0
@@ -114,19 +114,6 @@ def load_detector(weights: bytes, config: bytes, *, device: str = "cpu") -> Dete
     )
 
 
-def fit_photo(photo_HW3: Picture, *, size: int) -> tuple[Picture, float]:
-    """The photo scaled so that its longer side is `size`, in a square (sides a multiple of 64), and the factor."""
-    height, width = photo_HW3.shape[:2]
-    factor = size / max(height, width)
-    scaled = (max(1, round(width * factor)), max(1, round(height * factor)))
-    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-    small_HW3 = cv2.resize(photo_HW3, scaled, interpolation=method)
-    side = padded_size(size)
-    below, right = side - scaled[1], side - scaled[0]
-    framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return np.asarray(framed_HW3, np.uint8), factor
-
-
 def to_batch(photos: Sequence[Picture], *, device: torch.device | str = "cpu") -> Tensor:
     """uint8 photos [H, W, 3] of one size as float32 [B, 3, H, W] in [0, 1], channels last in memory."""
     stacked_BHW3 = torch.from_numpy(np.stack(photos)).to(device)
@@ -141,7 +128,8 @@ def detect(detector: Detector, photos: Iterable[Picture], *, turns: int = 0) -> 
     products, whose boxes and density come back in the photos' own frames.
     """
     seen = [np.rot90(photo_HW3, turns) for photo_HW3 in photos]
-    fitted = [fit_photo(np.ascontiguousarray(photo_HW3), size=detector.image_size) for photo_HW3 in seen]
+    size, side = detector.image_size, padded_size(detector.image_size)
+    fitted = [fit_photo(np.ascontiguousarray(photo_HW3), size=size, side=side) for photo_HW3 in seen]
     device = next(detector.network.parameters()).device
     detections, density_BChw = detector.network(to_batch([photo for photo, _ in fitted], device=device))
     return [

@@ -20,13 +20,15 @@ import orjson
 import torch
 from onnx.external_data_helper import convert_model_from_external_data
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from torch import Tensor, nn
 
+from models.dpsnet import padded_size
 from models.photo_network import HalfBackbone, PhotoNetwork
 from storage.catalog import category_records
 from storage.images import Picture
 from tasks.detection import Detector, detect
 from tasks.fusion import fused_objects
-from tasks.photo_reader import METADATA_KEY, OnnxReader, Reading
+from tasks.photo_reader import FITTED, METADATA_KEY, SIZE, Reading, open_session, reading
 
 Format = Literal["onnx", "torchscript"]
 Precision = Literal["float32", "int8", "bf16"]
@@ -75,6 +77,7 @@ def metadata(detector: Detector) -> bytes:
             "threshold": detector.threshold,
             "confidence": detector.confidence.to_json(),
             "image_size": detector.image_size,
+            "side": padded_size(detector.image_size),
         }
     )
 
@@ -120,6 +123,20 @@ def to_onnx(detector: Detector, *, precision: Precision, calibration: Sequence[P
     return quantized(data, calibration=calibration) if precision == "int8" else data
 
 
+class _Marked(nn.Module):
+    """A photo network that also puts out what it fitted, so that these tensors have names in the graph."""
+
+    def __init__(self, network: PhotoNetwork) -> None:
+        super().__init__()
+        self.network = network
+        # The exporter puts a module back into the mode in which it found it, with all that is in it.
+        self.eval()
+
+    def forward(self, photo_HW3: Tensor) -> tuple[Tensor, ...]:
+        fitted_13SS, size_2 = self.network.fitting(photo_HW3)
+        return *self.network.read(fitted_13SS, size_2), fitted_13SS, size_2
+
+
 def _traced_onnx(network: PhotoNetwork) -> onnx.ModelProto:
     buffer = io.BytesIO()
     free = {"photo": {0: "height", 1: "width"}, **{name: {0: "detections"} for name in ("boxes", "scores", "labels")}}
@@ -127,16 +144,18 @@ def _traced_onnx(network: PhotoNetwork) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         # The tracing exporter: the newer one cannot follow the number of taps, which depends on the photo's size.
         torch.onnx.export(
-            network,
+            _Marked(network),
             (_traced_photo(),),
             buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=_OPSET,
             input_names=["photo"],
-            output_names=list(OUTPUTS),
+            output_names=[*OUTPUTS, FITTED, SIZE],
             dynamic_axes=free,
         )
-    return onnx.load_from_string(buffer.getvalue())
+    model = onnx.load_from_string(buffer.getvalue())
+    del model.graph.output[len(OUTPUTS) :]
+    return model
 
 
 def _labelled(model: onnx.ModelProto, *, detector: Detector) -> bytes:
@@ -199,9 +218,10 @@ def export_file(
 
 
 def open_exported(data: bytes, *, file_format: Format) -> Callable[[Picture], Reading]:
-    """What reads a photo through an exported file that this process has just made."""
+    """What reads a photo through all of an exported file that this process has just made."""
     if file_format == "onnx":
-        return OnnxReader(data).read_photo
+        session = open_session(data)
+        return lambda photo_HW3: reading(session, {"photo": photo_HW3})
     import torchvision  # noqa: F401 - registers the operators that the file uses
 
     traced = torch.jit.load(io.BytesIO(data))

@@ -7,7 +7,7 @@ from safetensors.torch import save
 from models.dpsnet import DPSNet, DPSNetConfig
 from storage.catalog import Category
 from tasks.confidence import UNTRAINED
-from tasks.detection import Detector, decode_config, detect, encode_config, fit_photo, load_detector, turn_back
+from tasks.detection import Detector, decode_config, detect, encode_config, load_detector, turn_back
 
 CONFIG = DPSNetConfig(classes=2, width=8, head_width=16, proposals=10, samples=8, strides=(8, 16, 32), score_floor=0.0)
 CATEGORIES = (Category(id=3, sku="tea"), Category(id=9, sku="oats"))
@@ -74,12 +74,6 @@ def test_turn_back__undoes_numpys_rot90(turns):
     rows, columns = np.where(turned[..., 0] > 0)
     found = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32)
     assert turn_back(found, turns=turns, shape=turned.shape).tolist() == [list(box)]
-
-
-def test_fit_photo__keeps_the_aspect_and_fills_a_square_of_multiples_of_64():
-    fitted, factor = fit_photo(_photo((0, 0, 128, 96)), size=100)
-    assert fitted.shape == (128, 128, 3) and factor == 100 / 128
-    assert fitted[:75, :100].min() == 255
 
 
 def test_load_detector__gives_back_what_was_saved():

@@ -54,6 +54,14 @@ def test_export_file__onnx_answers_as_the_checkpoint(detector, photos, onnx_file
     assert sum(OnnxReader(onnx_file).read_photo(photo).products_C.sum() for photo in photos) > 0
 
 
+def test_onnx_reader__fitting_by_opencv_changes_nothing(detector, photos, onnx_file):
+    reader = OnnxReader(onnx_file)
+    assert parity(detector, reader.read_photo, photos=photos).holds
+    whole = open_exported(onnx_file, file_format="onnx")
+    for photo in photos:
+        assert reader.read_photo(photo).count == pytest.approx(whole(photo).count, rel=0.01)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_export_file__torchscript_answers_as_the_checkpoint(detector, photos):
     data = export_file(detector, file_format="torchscript", precision="float32")
