@@ -26,7 +26,7 @@ from storage.store import Store
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
 _QUALITY = 82
 _DECODED = "Promise.all([...document.images].filter(one => one.complete).map(one => one.decode().catch(() => 0)))"
-_WIDE, _PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
+_WIDE, _TALL, _PHONE = {"width": 1280, "height": 860}, {"width": 1280, "height": 1500}, {"width": 390, "height": 844}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,13 @@ def shots_of(run: RunView, *, earlier: str) -> list[Shot]:
         ("item", f"{stage}/segment/item?item={mask}", ()),
         ("synthetic", f"{stage}/compose/item?item={photo}", ("label[for=layer-mask]", "label[for=layer-visible]")),
         ("prediction", f"{stage}/predict.{run.champion}.test/item?item={tested}", ()),
-        ("compare", compare, ()),
         ("catalog", f"{base}/catalog", ()),
         ("confusions", f"{base}/confusions", ()),
         ("review", f"/review?run={quote(run.id)}&stage=segment", ()),
     ]
     return [
         *(Shot(name=name, path=path, size=_WIDE, clicks=clicks) for name, path, clicks in wide),
+        Shot(name="compare", path=compare, size=_TALL),
         Shot(name="item-dark", path=f"{stage}/segment/item?item={mask}", size=_WIDE, scheme="dark"),
         Shot(name="run-phone", path=base, size=_PHONE),
         Shot(name="stage-phone-dark", path=f"{stage}/prune", size=_PHONE, scheme="dark"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from inspector.run_view import RunView
@@ -25,6 +26,14 @@ def stage_changes(before: RunView, after: RunView) -> list[Change]:
     """Every stage of either run, in the order of the later one, with the first thing that differs."""
     names = [*after.stages, *(name for name in before.stages if name not in after.stages)]
     return [Change(name=name, how=_how(name, before, after)) for name in names]
+
+
+def by_kind(changes: Iterable[Change]) -> list[tuple[str, list[str]]]:
+    """What differs, with the stages that it is so in: the same for many stages is told once."""
+    found: dict[str, list[str]] = {}
+    for one in changes:
+        found.setdefault(one.how, []).append(one.name)
+    return list(found.items())
 
 
 def _how(name: str, before: RunView, after: RunView) -> str:

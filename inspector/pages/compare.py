@@ -16,7 +16,7 @@ from inspector.comparison import (
     photo_row,
     product_deltas,
 )
-from inspector.differences import stage_changes
+from inspector.differences import by_kind, stage_changes
 from inspector.listing import Page
 from inspector.pages.stages import page_number
 from inspector.site import Site
@@ -42,12 +42,15 @@ def comparison_page(before: Side, after: Side, *, turn: str, number: int) -> dic
     page = Page(min(number, pages), pages, (min(number, pages) - 1) * _PAIRS, len(chosen))
     shown = chosen[page.start : page.start + _PAIRS]
     products = product_deltas(before, after)
+    stages = stage_changes(before.run, after.run)
     names = [one.photo for one in shown]
     return {
         "before": before,
         "after": after,
         "metrics": metric_deltas(before, after),
-        "stages": stage_changes(before.run, after.run) if before.run.id != after.run.id else [],
+        "same_run": before.run.id == after.run.id,
+        "own": by_kind(one for one in stages if one.own),
+        "follow": [one for one in stages if one.how and not one.own],
         "products": [one for one in products if one.weight][:_PRODUCTS],
         "steady": sum(not one.weight for one in products),
         "counts": counts,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse
 
-from inspector.differences import stage_changes, why_it_ran
+from inspector.differences import by_kind, stage_changes, why_it_ran
 from inspector.ladder_chart import ladder_chart
 from inspector.listing import PAGE_SIZE, page_of
 from inspector.problems import not_found
@@ -136,7 +136,7 @@ def run_page(site: Site, run: RunView) -> dict[str, Any]:
         "graph": stage_graph({name: run.sources(name) for name in run.stages}),
         "node": {"width": NODE_WIDTH, "height": NODE_HEIGHT},
         "earlier": earlier,
-        "changes": [one for one in changes if one.own],
+        "changes": by_kind(one for one in changes if one.own),
         "follow": sum(bool(one.how) and not one.own for one in changes),
         "chart": chart_of(run),
         "levels": LEVELS,
