@@ -50,6 +50,7 @@ class ChampionDesk:
             rung=rung,
             checkpoint=self.store.manifest_url("train", key=str(checkpoint["key"])),
             checkpoint_digest=str(checkpoint["content_digest"]),
+            inputs=_inputs(stages),
             stages={name: str(one["manifest"]) for name, one in stages.items()},
             replaced=present.number if present else 0,
             reasons=(reason,),
@@ -70,6 +71,12 @@ class ChampionDesk:
         write_champion(self.store.load(record.checkpoint), store=self.store, folder=self.runs / place)
         write_json(self.runs / POINTER, {"folder": place, "catalog": record.catalog, "number": record.number})
         return f"{record.rung} of run {record.run} is the champion of {record.catalog} (record {record.number})"
+
+
+def _inputs(stages: Mapping[str, Mapping[str, JSON]]) -> dict[str, str]:
+    """Content digests of what the model was made from and judged on."""
+    splits = {name: stages.get(f"ingest.{name}") for name in ("catalog", "pool", "val")}
+    return {name: str(one["content_digest"]) for name, one in splits.items() if one is not None}
 
 
 def _figures(run: Mapping[str, JSON], *, rung: str) -> dict[str, JSON]:

@@ -22,17 +22,20 @@ _PAIRS, _SKUS = 10, 10
 _COLUMNS = ("sku", "products", "found", "right", "precision", "recall", "count_error")
 
 
-def publish_evaluation(name: str, manifest: Manifest, *, store: Store) -> None:
-    """Make artifacts of the stage `name`, such as evaluate.source: one Markdown, and an image for each plot."""
+def publish_evaluation(name: str, manifest: Manifest, *, store: Store, page: str = "") -> None:
+    """Make artifacts of the stage `name`, such as evaluate.source: one Markdown, and an image for each plot.
+
+    `page` is the stage's page in the inspector, where there is one.
+    """
     key = re.sub("[^a-z0-9]+", "-", name.lower())
     report = orjson.loads(store.read(manifest.row("report")))
     tables = {
         table: pq.read_table(io.BytesIO(store.read(manifest.row(f"table/{table}")))).to_pylist()
         for table in ("confusions", "skus", "error_kinds")
     }
-    create_markdown_artifact(
-        evaluation_markdown(report, tables=tables), key=key, description=f"{name}: figures on test"
-    )
+    link = f"[{name} in the inspector]({page})\n\n" if page else ""
+    markdown = link + evaluation_markdown(report, tables=tables)
+    create_markdown_artifact(markdown, key=key, description=f"{name}: figures on test")
     for row in manifest.rows:
         if row.item_id.startswith(("plot/", "picture/")):
             part = row.item_id.split("/")[1]

@@ -90,6 +90,7 @@ def pipeline(**values: Any) -> RunRecord | State:  # noqa: ANN401 - the fields o
         _link_to_inspector(options)
         run = PrefectRunner(
             store=Store.open(options.store),
+            run=options.folder.name,
             workers=options.worker_count(),
             refresh=options.part().refresh,
             events=live,

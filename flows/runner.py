@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from flows.links import stage_url
 from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.store import Store
@@ -76,9 +77,13 @@ class LocalRunner:
 
 @dataclass(kw_only=True)
 class PrefectRunner:
-    """Runs each stage as a Prefect task of the flow that is running; futures give Prefect the graph."""
+    """Runs each stage as a Prefect task of the flow that is running; futures give Prefect the graph.
+
+    `run` is the run's name, for links from artifacts to its pages; empty where there are none.
+    """
 
     store: Store
+    run: str = ""
     workers: int = 1
     refresh: frozenset[str] = frozenset()
     events: EventSink = discard_event
@@ -103,7 +108,8 @@ class PrefectRunner:
         if params.stage == EvaluateParams.stage:
             from flows.evaluation_artifacts import publish_evaluation
 
-            publish_evaluation(name, manifest, store=self.store)
+            page = stage_url(self.run, stage=name) if self.run else ""
+            publish_evaluation(name, manifest, store=self.store, page=page)
         return manifest
 
     def _reference(self, value: Input) -> Any:  # noqa: ANN401 - futures or URLs, as deep as the input

@@ -30,6 +30,9 @@ def made(tmp_path):
             "content_digest": manifest.content_digest,
         }
         stages.append(told)
+    stages += [
+        {"name": f"ingest.{split}", "manifest": "m", "content_digest": f"d-{split}"} for split in ("pool", "val")
+    ]
     run = {
         "name": "night",
         "catalog": "shop",
@@ -54,6 +57,7 @@ def test_promote__records_it_and_puts_it_to_use(made):
     assert served(desk) == b"checkpoint of render"
     record = current_champion(desk.store, catalog="shop")
     assert (record.rung, record.replaced, record.catalog_version, record.reasons) == ("render", 1, 3, ("better",))
+    assert record.inputs == {"pool": "d-pool", "val": "d-val"}
     assert record.figures["val"] == {"challenger": {"cAcc": 0.5}}
 
 

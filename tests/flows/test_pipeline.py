@@ -1,5 +1,7 @@
+import contextlib
 import csv
 import json
+import sqlite3
 
 import numpy as np
 import pytest
@@ -41,6 +43,14 @@ def test_pipeline__records_every_stage_with_key_and_manifest(micro_run):
         manifest = store.load(stage["manifest"])
         assert (manifest.stage, manifest.key) == (stage["stage"], stage["key"])
         assert store.verify(manifest) == []
+
+
+def test_pipeline__artifacts_in_prefect_lead_to_the_inspector(micro_run):
+    folder, _ = micro_run
+    with contextlib.closing(sqlite3.connect(folder / "prefect/prefect.db")) as database:
+        artifacts = dict(database.execute("select key, data from artifact"))
+    assert "(http://127.0.0.1:8420/runs/micro)" in artifacts["inspector"]
+    assert "(http://127.0.0.1:8420/runs/micro/stages/evaluate.source)" in artifacts["evaluate-source"]
 
 
 def test_pipeline__quarantines_a_broken_photo_and_goes_on(micro_run):
