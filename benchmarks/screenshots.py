@@ -23,7 +23,7 @@ from inspector.run_view import RunView
 from inspector.table_shelf import TableShelf
 from storage.store import Store
 
-_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking")
+_FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-dev-shm-usage")
 _QUALITY = 82
 _DECODED = "Promise.all([...document.images].filter(one => one.complete).map(one => one.decode().catch(() => 0)))"
 _WIDE, _TALL, _PHONE = {"width": 1280, "height": 860}, {"width": 1280, "height": 1500}, {"width": 390, "height": 844}

@@ -7,7 +7,6 @@ nothing; what changes something is posted with a token of its own (see `access`)
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from inspector.rendering import ASSET_TYPES, asset_bytes
 from inspector.run_shelf import RunShelf
 from inspector.site import Site, environment
 from inspector.table_shelf import TableShelf
+from storage.read_cache import cache_folder
 from storage.store import Store
 
 _SUBJECTS = (visits, runs, stages, items, compare, catalog, review, reruns, champions)
@@ -94,10 +94,10 @@ def create_app(
 
 
 def _cache_beside(store: Store) -> Path:
-    """Where pictures are kept: in a local store's own folder, else in the machine's folder for such things."""
+    """Where pictures are kept: in a local store's own folder, else in the user's cache."""
     if store.url.startswith("file://"):
         return Path(unquote(urlsplit(store.url).path)) / "cache" / "inspector"
-    return Path(tempfile.gettempdir()) / "tally-inspector-pictures"
+    return cache_folder() / "inspector"
 
 
 def show_asset(name: str) -> Response:

@@ -183,9 +183,10 @@ def _recorded(value, made: dict[str, Manifest]):
     return None if value is None else {"manifest": made[value].url, "content_digest": made[value].content_digest}
 
 
-def made_run(root: Path) -> dict:
-    """Publish everything under `root`/store, write `root`/runs/first/run.json, and return its content."""
-    store = Store.open(str(root / "store"))
+def made_run(root: Path, *, store_url: str = "") -> dict:
+    """Publish everything into the store (`root`/store when not given), write `root`/runs/first/run.json, and return
+    its content."""
+    store = Store.open(store_url or str(root / "store"))
     made: dict[str, Manifest] = {}
     for name, rows in _stages().items():
         inputs = {given: _recorded(value, made) for given, value in INPUTS.get(name, {}).items()}
