@@ -42,7 +42,7 @@ def test_runs__lead_to_the_run_and_its_stages(page):
     page.get_by_role("link", name="micro").first.click()
     expect(page.get_by_role("heading", level=1)).to_contain_text("micro")
     expect(page.get_by_text("tally run --dataset")).to_be_visible()
-    expect(page.get_by_text("parameter resamplings: 49 before, 50 now")).to_be_visible()
+    expect(page.get_by_role("term").filter(has_text="parameter resamplings: 49 before, 50 now")).to_be_visible()
     stages = page.locator(".graph a.stage")
     assert stages.count() >= 30
     loaded(page, ".plots")
@@ -290,7 +290,7 @@ def test_compare__a_list_that_was_right_and_became_wrong(open_page):
     loaded(page, ".pair")
     expect(pair.locator("figcaption").first).to_contain_text("no mistake")
     assert pair.locator("figure").nth(1).locator("rect").count() > 0
-    expect(page.get_by_text("parameter resamplings: 49 before, 50 now")).to_be_visible()
+    expect(page.get_by_role("term").filter(has_text="parameter resamplings: 49 before, 50 now")).to_be_visible()
 
 
 def test_compare__two_rounds_of_one_run(open_page):
