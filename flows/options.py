@@ -20,6 +20,7 @@ from flows.presets import PRESETS, Preset
 from flows.runs import last_run, read_run
 from storage.catalogs import CatalogVersion, catalog_version
 from storage.store import Store
+from tasks.params import Renderer
 
 _NAME = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$"
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
@@ -56,6 +57,10 @@ class RunOptions(BaseModel):
     sku: Names = Field(default=(), description="products whose exemplars are used; all when empty")
     feedback: bool = Field(
         default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
+    )
+    renderer: Renderer | Literal["auto", ""] = Field(
+        default="",
+        description="what gives synthetic photos the look of the pool; auto: what teaches best; empty: as the preset",
     )
     time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
     dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
@@ -97,9 +102,11 @@ class RunOptions(BaseModel):
         return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku, catalog=catalog)
 
     def configuration(self) -> Preset:
-        """The preset with the run's seed in every stage, and with feedback where it is asked for."""
+        """The preset with the run's seed in every stage, and with the feedback and the renderer that are asked for."""
         preset = PRESETS[self.preset]()
-        return preset.model_copy(update={"feedback": self.feedback or preset.feedback}).seeded(self.seed)
+        render = preset.render.model_copy(update={"renderer": self.renderer or preset.render.renderer})
+        changes = {"feedback": self.feedback or preset.feedback, "render": render}
+        return preset.model_copy(update=changes).seeded(self.seed)
 
     def part(self) -> Part:
         """Which stages may be computed, which must be, and where the run ends.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from flows.pipeline import image_rounds
 from flows.presets import Preset
+from flows.renderers import render_stage_names
 from flows.runner import Runner
 from storage.manifest import Manifest
 from storage.store import Store
@@ -35,7 +36,8 @@ class Part:
 def stage_names(preset: Preset) -> list[str]:
     """The names of a run's stages, in their order."""
     names = [f"ingest.{split}" for split in ("catalog", "pool", "val", "test", "boards")]
-    names += ["gather.skus", "coarse", "saliency", "segment", "prune", "board", "compose", "render"]
+    names += ["gather.skus", "coarse", "saliency", "segment", "prune", "board", "compose"]
+    names += render_stage_names(preset)
     for rung in ("source", "render", *image_rounds(preset), "instance_level"):
         if rung not in ("source", "render"):
             turned = [f"predict.{rung}.pool.turned{turns}" for turns in preset.other_views]

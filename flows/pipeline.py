@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from flows.presets import Preset
+from flows.renderers import chosen_renderer, rendered_photos
 from flows.runner import Runner
 from storage.digest import JSON
 from storage.formats.dataset import own_boards
@@ -177,7 +178,11 @@ def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesize
     synthetic = run.stage(
         "compose", preset.compose, catalog=prepared.catalog, poses=prepared.poses, boards=boards, pool=prepared.pool
     )
-    rendered = run.stage("render", preset.render, synthetic=synthetic, pool=prepared.pool) if prepared.pool.ok else None
+    rendered = (
+        rendered_photos(run, synthetic=synthetic, pool=prepared.pool, val=prepared.val, preset=preset)
+        if prepared.pool.ok
+        else None
+    )
     return Synthesized(boards=boards, synthetic=synthetic, rendered=rendered)
 
 
@@ -196,7 +201,9 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         rung = rungs[before]
         pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
         if preset.feedback and before == "render":
-            photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=preset)
+            render = chosen_renderer(preset.render, rendered=synthesized.rendered)
+            anew = preset.model_copy(update={"render": render})
+            photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=anew)
         rungs[name] = _train(run, name, level=level, photos=[*photos, pseudo], init=rung, **shared)
         before = name
     return rungs

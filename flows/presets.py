@@ -19,6 +19,7 @@ from tasks.params import (
     PredictParams,
     PruneParams,
     RefineParams,
+    Renderer,
     RenderParams,
     SaliencyParams,
     SegmentParams,
@@ -33,7 +34,8 @@ class Preset(BaseModel):
 
     `image_rounds`: how often whole photos are selected and learnt from. `other_views`: quarter turns in which pool
     photos are predicted again; selection wants the views to agree. `feedback`: whether views are weighed, and photos
-    composed and rendered, once more by what the first round's pseudo-labels show.
+    composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the renderer `auto`
+    tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +47,9 @@ class Preset(BaseModel):
     board: BoardParams = BoardParams()
     compose: ComposeParams = ComposeParams()
     render: RenderParams = RenderParams()
+    renderers: tuple[Renderer, ...] = Field(default=("none", "colour", "fourier", "fastcut", "cyclegan"), min_length=1)
+    trial_steps: int = Field(default=800, ge=1)
+    trial_size: int = Field(default=256, ge=64)
     train: dict[str, TrainParams]
     select: dict[str, SelectParams]
     predict: PredictParams = PredictParams()
@@ -52,6 +57,20 @@ class Preset(BaseModel):
     other_views: tuple[Literal[1, 2, 3], ...] = (2,)
     feedback: bool = False
     evaluate: EvaluateParams = EvaluateParams()
+
+    @property
+    def trial(self) -> TrainParams:
+        """The short training that judges a renderer: the first rung's, shorter and on smaller photos."""
+        source = self.train["source"]
+        return source.model_copy(
+            update={
+                "steps": self.trial_steps,
+                "evaluate_every": self.trial_steps,
+                "image_size": min(self.trial_size, source.image_size),
+                "stream": 0.0,
+                "mix": (1.0,),
+            }
+        )
 
     def seeded(self, seed: int) -> Preset:
         """The same preset with `seed` in every stage."""
@@ -109,6 +128,7 @@ def micro() -> Preset:
         board=BoardParams(photos=6, working_size=96),
         compose=ComposeParams(photos=12, scale=0.5, scale_photos=2),
         render=RenderParams(steps=4, photos=6, batch=1, crop=48, channels=4, blocks=1, critic_channels=4, save_every=2),
+        trial_steps=2,
         train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
         select=_selections(confident_score=0.02, doubtful_score=0.02, tolerance=99, stray_area=99),
         evaluate=EvaluateParams(resamplings=50, pictures=2),
@@ -124,6 +144,7 @@ def demo() -> Preset:
         saliency=SaliencyParams(steps=160, working_size=160),
         compose=ComposeParams(photos=900, scale=0.75),
         render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
+        trial_steps=200,
         train=_rungs(train, steps=(800, 250, 250, 250), later_rate=5e-4, evaluations=1),
         select=_selections(tolerance=1.0),
     )
@@ -162,6 +183,8 @@ def gpu() -> Preset:
         saliency=SaliencyParams(steps=4000, batch=32),
         compose=ComposeParams(photos=20000),
         render=RenderParams(steps=40000, channels=64, blocks=9, critic_channels=64, crop=256, scale=1.0, photos=4000),
+        trial_steps=4000,
+        trial_size=512,
         train=_rungs(train, steps=(30000, 15000, 10000, 10000), later_rate=1e-4),
         select=_selections(),
     )

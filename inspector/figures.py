@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inspector.pictures import data_uri
@@ -21,13 +21,24 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Figures in numbers; the first cell of a row names it, and the row `marked` stands out."""
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: int = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One part of the report: figures in rows, each row read from left to right."""
+    """One part of the report: figures in rows, each row read from left to right, and perhaps a table before them."""
 
     identifier: str
     title: str
     text: str
     rows: list[list[Figure]] = field(default_factory=list)
+    table: Table | None = None
 
 
 def figure(make: Callable[[], Picture], *, alt: str, caption: str, status: str = "ok") -> Figure:

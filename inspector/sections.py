@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from inspector.figures import Figure, Section, figure
+from inspector.figures import Figure, Section, Table, figure
 from inspector.mistakes import mistakes
 from inspector.pictures import (
     decode_density,
@@ -110,6 +110,7 @@ def synthetic(data: RunData) -> Section:
         identifier="synthetic",
         title="Synthetic and rendered photos",
         text=f"{len(photos)} composed photos. {_rendered_text(rendered)}",
+        table=_renderers_tried(rendered),
     )
     translations = {parent: row for row in (rendered.rows if rendered else ()) for parent in row.parents}
     for row in _examples(photos, count=4, translations=translations):
@@ -124,7 +125,7 @@ def synthetic(data: RunData) -> Section:
         section.rows.append(pair)
     pictures = [row for row in (rendered.rows if rendered else ()) if row.item_id.startswith("progress/")]
     for row in pictures[-1:]:
-        alt = "Crops of synthetic photos, below them their translations, below those what is translated back"
+        alt = "Crops of synthetic photos, below them their translations, and below those what a CycleGAN turns back"
         section.rows.append([_photo(data, row, alt=alt, caption=f"{alt} (end of training)", side=WIDE)])
     return section
 
@@ -188,6 +189,25 @@ def _rendered_text(rendered: Manifest | None) -> str:
         return "Nothing was rendered."
     rejected = sum(row.status == "rejected" for row in rendered.rows)
     return f"{rejected} rendered photos were rejected because an item drifted."
+
+
+def _renderers_tried(rendered: Manifest | None) -> Table | None:
+    """What each renderer's photos taught a small detector, where the run tried several."""
+    tried = [row for row in (rendered.rows if rendered else ()) if row.item_id == "renderers"]
+    if not tried:
+        return None
+    lines = tried[0].attributes["table"]
+    return Table(
+        caption="Renderers tried: a small detector taught by each one's photos, judged on val",
+        columns=("renderer", "cAcc", "ACD", "mAP50", "photos", "rejected"),
+        rows=[
+            [f"{line['renderer']}{' (chosen)' if line['chosen'] else ''}"]
+            + [f"{line[name]:.3f}" for name in ("cAcc", "ACD", "mAP50")]
+            + [str(line[name]) for name in ("photos", "rejected")]
+            for line in lines
+        ],
+        marked=next(index for index, line in enumerate(lines) if line["chosen"]),
+    )
 
 
 def _examples(photos: Sequence[ManifestRow], *, count: int, translations: dict[str, ManifestRow]) -> list[ManifestRow]:

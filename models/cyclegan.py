@@ -40,6 +40,8 @@ LEAK = 0.2
 # Where the cycle and identity losses turn from square to absolute: 13 grey levels.
 SMOOTH_UP_TO = 0.1
 ADAM_BETAS = (0.5, 0.999)
+# Places in a generator's body: the last layer at stride 2, the last before its trunk.
+_STRIDE_2, _STRIDE_4 = 5, 8
 
 
 class PixelNorm(nn.Module):
@@ -106,6 +108,22 @@ class Generator(nn.Module):
         stem, down, trunk, up, head = 3, 1 + 2, 2 * STRIDE * self.blocks, (4 + 2) + (2 + 1), 3
         return -(-(stem + down + trunk + up + head) // STRIDE) * STRIDE
 
+    def encoded(self, images_B3HW: Tensor) -> list[Tensor]:
+        """The images and what becomes of them: at strides 2 and 4, after half of the trunk and after all of it.
+
+        Channels are 3, then those at full resolution times 2, 4, 4 and 4; the last is what `decoded` takes.
+        """
+        features, kept = images_B3HW, [images_B3HW]
+        wanted = (_STRIDE_2, _STRIDE_4, _STRIDE_4 + self.blocks // 2, _STRIDE_4 + self.blocks)
+        for index, layer in enumerate(self.body[: _STRIDE_4 + self.blocks + 1]):
+            features = layer(features)
+            kept += [features] * wanted.count(index)
+        return kept
+
+    def decoded(self, trunk_BCHW: Tensor) -> Tensor:
+        """What is added to the images whose trunk this is, [B, 3, H, W] in [-1, 1]."""
+        return self.body[_STRIDE_4 + self.blocks + 1 :](trunk_BCHW)
+
     def residual(self, images_B3HW: Tensor) -> Tensor:
         """What the generator adds to its input, [B, 3, H, W] in [-1, 1]."""
         return self.body(images_B3HW)
@@ -147,13 +165,7 @@ class CycleGAN(nn.Module):
         self.to_synthetic = Generator(channels=channels, blocks=blocks)
         self.pool_critic = PatchCritic(channels=critic_channels)
         self.synthetic_critic = PatchCritic(channels=critic_channels)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, a=LEAK, generator=generator)
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-        for network in (self.to_pool, self.to_synthetic):
-            nn.init.zeros_(_head(network).weight)
+        initialise(self, generator=generator)
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """What the generators' optimiser moves."""
@@ -221,6 +233,18 @@ class ImageBuffer(nn.Module):
         older_3SS = self.images[index].clone()
         self.images[index] = image_3SS
         return older_3SS
+
+
+def initialise(module: nn.Module, *, generator: torch.Generator) -> None:
+    """He initialisation of every convolution in `module`; generators begin as the identity."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            nn.init.kaiming_normal_(part.weight, a=LEAK, generator=generator)
+            assert part.bias is not None
+            nn.init.zeros_(part.bias)
+    for part in module.modules():
+        if isinstance(part, Generator):
+            nn.init.zeros_(_head(part).weight)
 
 
 def adversarial_loss(scores: Tensor, *, real: float) -> Tensor:

@@ -10,6 +10,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Renderer = Literal["cyclegan", "fastcut", "colour", "fourier", "none"]
+
 
 class StageParams(BaseModel):
     """What every stage has: a name, a version and a seed. Unknown keys are refused.
@@ -216,14 +218,14 @@ class RenderParams(StageParams):
     """
 
     stage: ClassVar[str] = "render"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     own_process: ClassVar[bool] = True
-    renderer: Literal["cyclegan", "colour", "fourier", "none"] = Field(
-        default="cyclegan", description="what translates"
+    renderer: Renderer | Literal["auto"] = Field(
+        default="cyclegan", description="what translates; auto: the candidate whose photos teach a detector best"
     )
     scale: float = Field(default=0.5, gt=0, le=1, description="working size as a fraction of the photo's")
     photos: int = Field(default=1000, ge=1, description="most photos of each domain held in memory to learn from")
-    steps: int = Field(default=3000, ge=1, description="training steps of the CycleGAN")
+    steps: int = Field(default=3000, ge=1, description="training steps of the CycleGAN or the FastCUT")
     batch: int = Field(default=2, ge=1, description="crops of each domain per step")
     crop: int = Field(default=128, ge=48, multiple_of=4, description="side of a training crop")
     channels: int = Field(default=16, ge=4, description="channels of a generator at full resolution (paper: 64)")
@@ -232,6 +234,7 @@ class RenderParams(StageParams):
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; constant, then falls linearly to 0")
     cycle_weight: float = Field(default=5.0, ge=0, description="of the cycle loss (paper: 10)")
     identity_weight: float = Field(default=1.0, ge=0, description="of the identity loss (paper: 5)")
+    contrast_weight: float = Field(default=10.0, ge=0, description="of FastCUT's contrastive loss (paper: 10)")
     content_weight: float = Field(default=10.0, ge=0, description="of the loss that keeps detail inside products")
     save_every: int = Field(default=100, ge=1, description="steps between two saved training states")
     threads: int = Field(default=2, ge=1, description="CPU threads of the training; sums depend on it")
@@ -241,6 +244,13 @@ class RenderParams(StageParams):
     min_structure: float = Field(default=0.75, description="least structure similarity of an item")
     min_edges: float = Field(default=0.75, description="least edge agreement of an item")
     max_shift: float = Field(default=1.0, description="largest displacement of an item's edges, photo pixels")
+
+
+class ChooseParams(StageParams):
+    """The choice of the renderer whose photos taught a detector best; `renderers` in the order of the inputs."""
+
+    stage: ClassVar[str] = "choose"
+    renderers: tuple[Renderer, ...] = Field(min_length=1, description="what was tried")
 
 
 class TrainParams(StageParams):

@@ -1,8 +1,8 @@
 """render: synthetic photos in the look of the unlabelled pool, every label still true.
 
-A CycleGAN is trained on unpaired crops of both (or a renderer without training is taken), every synthetic photo is
-translated, and each result is compared with what it came from: a photo in which an item drifted is rejected, with the
-reason, and teaches nobody.
+A CycleGAN or a FastCUT is trained on unpaired crops of both (or a renderer without training is taken), every synthetic
+photo is translated, and each result is compared with what it came from: a photo in which an item drifted is rejected,
+with the reason, and teaches nobody.
 """
 
 from __future__ import annotations
@@ -15,25 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from models.cyclegan import CycleGAN, Generator, LossWeights
-from models.training.loop import StepReport
-from models.training.world import ALONE
-from storage.images import encode_jpeg, encode_png
+from models.cyclegan import Generator
+from storage.images import encode_jpeg
 from storage.manifest import Manifest, ManifestRow, referenced
-from storage.store import replace_file
 from tasks.context import StageContext
-from tasks.device import pick_device
-from tasks.loading import batches
 from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
-from tasks.render_photos import Photo, TrainingPhotos, draw_crops, item_mask, shrink, shrink_mask
-from tasks.render_progress import picture_steps, progress_picture
-from tasks.render_training import CropSource, collated, make_trainer
-from tasks.renderers import PhotoRenderer, chained, colour_renderer, cyclegan_renderer, fourier_renderer
+from tasks.render_generator import trained_generator
+from tasks.render_photos import Photo, TrainingPhotos, item_mask, shrink, shrink_mask
+from tasks.renderers import PhotoRenderer, chained, colour_renderer, fourier_renderer, generator_renderer
 from tasks.stage import stage
-from tasks.training import Plan, TrainingFolder, run_training
-
-_SHOWN = 4
 
 
 def rendered_row(row: ManifestRow, *, scores: Sequence[ItemScores], limits: CheckLimits) -> ManifestRow:
@@ -105,51 +96,6 @@ def _read_training_photos(
     )
 
 
-def _trained_generator(context: StageContext, *, params: RenderParams, photos: TrainingPhotos) -> Generator:
-    torch.set_num_threads(params.threads)
-    model = CycleGAN(
-        channels=params.channels,
-        blocks=params.blocks,
-        critic_channels=params.critic_channels,
-        generator=context.torch_generator("weights"),
-    )
-    trainer = make_trainer(
-        model,
-        steps=params.steps,
-        crop=params.crop,
-        learning_rate=params.learning_rate,
-        weights=LossWeights(cycle=params.cycle_weight, identity=params.identity_weight, content=params.content_weight),
-        device=pick_device("auto"),
-    )
-    source = CropSource(
-        photos=photos,
-        size=params.crop,
-        random_at=lambda step, position: context.torch_generator("crop", step, position),
-    )
-    shown = draw_crops(photos, size=params.crop, batch=_SHOWN, generator=context.torch_generator("progress"))
-    shown_B3SS = shown.synthetic_B3SS.to(trainer.device)
-    wanted, folder = picture_steps(params.steps), TrainingFolder(context.checkpoint_folder)
-
-    def draw_progress(report: StepReport) -> None:
-        if report.step in wanted:
-            picture_HW3 = progress_picture(model, shown_B3SS)
-            replace_file(folder.folder / f"{report.step:06d}.png", encode_png(picture_HW3), sync=False)
-            context.report(**report.losses)
-
-    run_training(
-        context,
-        trainer=trainer,
-        plan=Plan(steps=params.steps, batch=params.batch, save_every=params.save_every),
-        folder=folder,
-        batches=lambda steps: batches(
-            source, collate=collated, batch=params.batch, steps=steps, world=ALONE, workers=0
-        ),
-        after_step=draw_progress,
-        what="training steps",
-    )
-    return model.to_pool
-
-
 def _keep_training(context: StageContext, network: Generator, *, params: RenderParams) -> None:
     """Rows for what is no photo to learn from, and has the status "artifact" so that nobody does."""
     tensors = {name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -169,6 +115,7 @@ def _make_renderer(
     context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
 ) -> PhotoRenderer | None:
     """The renderer that the parameters name; None for the one that changes nothing."""
+    assert params.renderer != "auto", "the pipeline tries the candidates and asks for one of them"
     if params.renderer == "none":
         return None
     photos = _read_training_photos(context, params=params, synthetic=synthetic, pool=pool)
@@ -177,11 +124,11 @@ def _make_renderer(
     colour = colour_renderer(photos.synthetic, photos.pool)
     if params.renderer == "colour":
         return colour
-    # The CycleGAN starts where matched colours end: few steps then go into what statistics can't say.
+    # Training starts where matched colours end: few steps then go into what statistics can't say.
     matched = replace(photos, synthetic=_rendered_all(context, colour, photos=photos))
-    network = _trained_generator(context, params=params, photos=matched)
+    network = trained_generator(context, params=params, photos=matched)
     _keep_training(context, network, params=params)
-    return chained(colour, cyclegan_renderer(network, scale=params.scale, tile=params.tile))
+    return chained(colour, generator_renderer(network, scale=params.scale, tile=params.tile))
 
 
 def _rendered_all(context: StageContext, renderer: PhotoRenderer, *, photos: TrainingPhotos) -> list[Photo]:

@@ -1,13 +1,13 @@
-"""Progress pictures of a CycleGAN's training: the same crops, translated and translated back, at fixed steps."""
+"""Progress pictures of a renderer's training: the same crops, translated and translated back, at fixed steps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-
-from models.cyclegan import CycleGAN
+from torch import Tensor, nn
 
 PICTURES = 5
 
@@ -17,16 +17,17 @@ def picture_steps(steps: int) -> set[int]:
     return {steps * number // PICTURES for number in range(1, PICTURES + 1)} - {0}
 
 
-def progress_picture(model: CycleGAN, synthetic_B3SS: Tensor) -> NDArray[np.uint8]:
-    """uint8 RGB [3 S, B S, 3]: the synthetic crops, below them as pool photos, below those translated back.
+def progress_picture(synthetic_B3SS: Tensor, *, translators: Sequence[nn.Module]) -> NDArray[np.uint8]:
+    """uint8 RGB [(1 + T) S, B S, 3]: the synthetic crops, below them what each translator made of the row above it.
 
-    `synthetic_B3SS` is float32 in [-1, 1] on the model's device.
+    A CycleGAN has two translators, to the pool's look and back; a FastCUT has one. `synthetic_B3SS` is float32 in
+    [-1, 1] on the translators' device.
     """
+    rows = [synthetic_B3SS]
     with torch.inference_mode():
-        pool_like_B3SS = model.to_pool(synthetic_B3SS)
-        back_B3SS = model.to_synthetic(pool_like_B3SS)
-    rows = [_side_by_side(images_B3SS) for images_B3SS in (synthetic_B3SS, pool_like_B3SS, back_B3SS)]
-    return np.concatenate(rows)
+        for translator in translators:
+            rows.append(translator(rows[-1]))
+    return np.concatenate([_side_by_side(images_B3SS) for images_B3SS in rows])
 
 
 def _side_by_side(images_B3SS: Tensor) -> NDArray[np.uint8]:

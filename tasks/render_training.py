@@ -1,4 +1,4 @@
-"""The CycleGAN in the training engine: its network with both buffers, its two phases, and the crops it learns from."""
+"""CycleGAN and FastCUT in the training engine: their networks, phases, and the crops they learn from."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import torch
 from torch import nn
 
 from models.cyclegan import ADAM_BETAS, CriticLosses, CycleGAN, GeneratorLosses, ImageBuffer, LossWeights
+from models.fastcut import FastCut, PoolCriticLoss, TranslationLosses
 from models.training.batches import Batch
 from models.training.optimisation import Optimisation
-from models.training.trainer import Phase, Trainer
+from models.training.trainer import Phase, Precision, Trainer
 from tasks.render_photos import Crops, TrainingPhotos, draw_crops
 
 RandomAt = Callable[[int, int], torch.Generator]
 
 
-def make_trainer(
+def make_cyclegan_trainer(
     model: CycleGAN, *, steps: int, crop: int, learning_rate: float, weights: LossWeights, device: torch.device
 ) -> Trainer:
     """The trainer of a CycleGAN: a phase for its generators, one for its critics. `crop`: side of a crop in pixels."""
@@ -32,9 +33,31 @@ def make_trainer(
             Phase(name="critics", module=critics, learns=[model.pool_critic, model.synthetic_critic], optimisation=how),
         ],
         device=device,
-        # bfloat16 has float32's range; on a CPU it is slower than float32.
-        precision="bf16" if device.type == "cuda" else "fp32",
+        precision=_precision(device),
     )
+
+
+def make_fastcut_trainer(
+    model: FastCut, *, steps: int, learning_rate: float, contrast: float, content: float, device: torch.device
+) -> Trainer:
+    """The trainer of a FastCUT: a phase for its generator, one for its critic; the weights are those of two losses."""
+    translations = TranslationLosses(model, contrast=contrast, content=content)
+    how = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
+    learns = [model.to_pool, model.projections]
+    return Trainer(
+        network=nn.ModuleDict({"model": model}),
+        phases=[
+            Phase(name="generators", module=translations, learns=learns, optimisation=how),
+            Phase(name="critics", module=PoolCriticLoss(translations), learns=[model.pool_critic], optimisation=how),
+        ],
+        device=device,
+        precision=_precision(device),
+    )
+
+
+def _precision(device: torch.device) -> Precision:
+    # bfloat16 has float32's range; on a CPU it is slower than float32.
+    return "bf16" if device.type == "cuda" else "fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

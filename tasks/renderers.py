@@ -26,7 +26,7 @@ _OUTLINE_SIGMA = 1.5
 _LARGEST_GAIN = 1.25
 
 
-def cyclegan_renderer(network: Generator, *, scale: float, tile: int) -> PhotoRenderer:
+def generator_renderer(network: Generator, *, scale: float, tile: int) -> PhotoRenderer:
     """The renderer of a trained generator, which sees photos at `scale` of their size, in tiles of `tile` pixels.
 
     What the generator adds is brought back to full size and added to the full-size photo: detail finer than the

@@ -6,7 +6,7 @@
     failed/               the batch at which a loss became NaN or infinite
     <store>/scratch/tensorboard/<stage>/<key>   learning curves: `tensorboard --logdir <store>/scratch/tensorboard`
 
-Only the leading one of several processes writes. Shared by the trainings of the saliency network, the CycleGAN and
+Only the leading one of several processes writes. Shared by the trainings of the saliency network, the renderers and
 DPSNet; what they learn from and how they are evaluated is theirs.
 """
 
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
@@ -180,6 +181,10 @@ class Curves:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, report.step)
 
+    def add_picture(self, picture_HW3: NDArray[np.uint8], *, step: int) -> None:
+        """Add an RGB picture of what the training has come to."""
+        self._writer.add_image("progress", picture_HW3, step, dataformats="HWC")
+
     def close(self) -> None:
         """Write what is left."""
         self._writer.close()
@@ -193,7 +198,7 @@ def run_training(
     folder: TrainingFolder,
     batches: Callable[[range], Iterator[Batch]],
     evaluate: Callable[[], Evaluation] | None = None,
-    after_step: Callable[[StepReport], None] | None = None,
+    picture: Callable[[StepReport], NDArray[np.uint8] | None] | None = None,
     what: str = "steps",
 ) -> None:
     """Take the steps that are left of a training, saving, evaluating and logging on the way.
@@ -201,7 +206,7 @@ def run_training(
     Args:
         batches: this process's batches of a range of steps.
         evaluate: judges the trainer's averaged weights; the best are kept.
-        after_step: is called after each step, in the leading process.
+        picture: drawn after each step, in the leading process; what is not None is kept in the curves too.
 
     Raises:
         FailedBatchError: a loss or a gradient is NaN or infinite; the batch is in the training's folder.
@@ -217,8 +222,8 @@ def run_training(
     try:
         for report in context.progress(steps, total=len(left), what=what):
             watch.tell(report, evaluate=evaluate)
-            if trainer.world.leads and after_step is not None:
-                after_step(report)
+            if picture is not None:
+                watch.show(report, picture=picture)
             if plan.evaluates_at(report.step) and _is_over(folder, plan=plan, trainer=trainer):
                 context.log(f"step {report.step}: no better for {plan.patience} evaluations, training ends")
                 break
@@ -260,6 +265,11 @@ class _Watch:
         self._curves.add(report, batch=self._plan.batch, figures=figures)
         if report.step % self._plan.save_every == 0:
             self._folder.save(self._trainer)
+
+    def show(self, report: StepReport, *, picture: Callable[[StepReport], NDArray[np.uint8] | None]) -> None:
+        picture_HW3 = None if self._curves is None else picture(report)
+        if self._curves is not None and picture_HW3 is not None:
+            self._curves.add_picture(picture_HW3, step=report.step)
 
     def close(self) -> None:
         if self._curves is None or not self._steps:

@@ -14,6 +14,10 @@ from storage.store import Store
 
 HOSTILE = "<script>alert(1)</script>"
 FIGURES = {"cAcc": 0.5, "ACD": 1.25, "mCCD": 0.1, "mCIoU": 0.8, "mAP50": 0.9, "mmAP": 0.7}
+RENDERERS = [
+    {"renderer": name, "cAcc": value, "ACD": 1.5, "mAP50": 0.75, "photos": 1, "rejected": 1, "chosen": value == 0.625}
+    for name, value in (("none", 0.5), ("colour", 0.625))
+]
 TEA = ManifestObject(category=1, sku="tea", box=(8, 8, 30, 24), score=0.9, centre=(19, 16))
 DOUBTFUL = ManifestObject(category=2, sku="oats", box=(30, 30, 40, 44), score=0.2, status="ignore")
 WEAK = ManifestObject(category=2, sku="oats", box=(1, 1, 9, 9), score=0.1)
@@ -129,6 +133,7 @@ def _stages() -> dict[str, list[tuple[ManifestRow, bytes | None]]]:
             ),
             (row("generator", media_type="application/safetensors", status="artifact"), b"weights"),
             (row("progress/000002", status="artifact", media_type="image/png"), flat(72, 96, 3)),
+            (row("renderers", status="artifact", attributes={"chosen": "colour", "table": RENDERERS}), None),
         ],
         "train.source": [
             (file_row("checkpoint", "application/x-safetensors"), b"w"),

@@ -54,6 +54,11 @@ def page(folder):
     return (folder / "out" / "report.html").read_text()
 
 
+def test_write_report__tells_which_renderers_were_tried(page):
+    assert '<tr><th scope="row">none</th><td class="number">0.500</td><td class="number">1.500</td>' in page
+    assert '<tr class="champion"><th scope="row">colour (chosen)</th><td class="number">0.625</td>' in page
+
+
 def test_write_report__is_one_small_file_that_asks_for_nothing_else(page, folder):
     assert [path.name for path in (folder / "out").iterdir()] == ["report.html"]
     assert len(page) < 6_000_000

@@ -61,6 +61,13 @@ def test_render__labels_stay_and_the_generator_is_kept(inputs):
     network.load_state_dict(load(inputs["store"].read(made.row("generator"))))
 
 
+def test_render__fastcut_keeps_labels_and_shows_two_rows_of_crops(inputs):
+    made = run_stage_locally(render, RenderParams(**TINY, renderer="fastcut"), **inputs)
+    assert [row.objects for row in made.ok] == [row.objects for row in inputs["synthetic"].ok]
+    picture = decode_rgb(inputs["store"].read(made.row("progress/000003")))
+    assert picture.shape == (2 * 48, 4 * 48, 3)
+
+
 def test_render__equal_digests_for_any_number_of_workers(inputs, tmp_path):
     one = run_stage_locally(render, RenderParams(**TINY), **inputs, workers=1)
     elsewhere = {**inputs, "store": Store.open(str(tmp_path / "other"))}

@@ -4,11 +4,12 @@ import torch
 from safetensors.torch import load, save
 
 from models.cyclegan import CycleGAN, LossWeights
+from models.fastcut import FastCut
 from models.training.loop import train_steps
 from models.training.world import ALONE
 from tasks.loading import batches
 from tasks.render_photos import TrainingPhotos
-from tasks.render_training import CropSource, collated, make_trainer
+from tasks.render_training import CropSource, collated, make_cyclegan_trainer, make_fastcut_trainer
 
 STEPS, CROP, BATCH = 8, 48, 2
 
@@ -17,7 +18,16 @@ def fresh(seed: int = 0):
     torch.set_num_threads(1)
     model = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
     weights = LossWeights(cycle=10, identity=5, content=10)
-    return make_trainer(model, steps=STEPS, crop=CROP, learning_rate=1e-3, weights=weights, device=torch.device("cpu"))
+    return make_cyclegan_trainer(
+        model, steps=STEPS, crop=CROP, learning_rate=1e-3, weights=weights, device=torch.device("cpu")
+    )
+
+
+def fresh_fastcut(seed: int = 0):
+    torch.set_num_threads(1)
+    model = FastCut(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
+    how = {"steps": STEPS, "learning_rate": 1e-3, "contrast": 10, "content": 10}
+    return make_fastcut_trainer(model, **how, device=torch.device("cpu"))
 
 
 def source() -> CropSource:
@@ -34,7 +44,7 @@ def steps(trainer, *, last=STEPS):
 
 
 @pytest.mark.parametrize("killed_after", [1, 5])
-def test_make_trainer__a_killed_training_ends_with_the_same_weights(killed_after):
+def test_make_cyclegan_trainer__a_killed_training_ends_with_the_same_weights(killed_after):
     straight, killed, resumed = fresh(), fresh(), fresh(seed=99)
     losses = steps(straight)
     assert all(np.isfinite(list(step.values())).all() for step in losses)
@@ -47,7 +57,29 @@ def test_make_trainer__a_killed_training_ends_with_the_same_weights(killed_after
     assert straight.network["older"]["pool"].filled == STEPS * BATCH
 
 
-def test_make_trainer__generators_and_critics_learn():
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_make_fastcut_trainer__a_killed_training_ends_with_the_same_weights(killed_after):
+    straight, killed, resumed = fresh_fastcut(), fresh_fastcut(), fresh_fastcut(seed=99)
+    losses = steps(straight)
+    assert set(losses[0]) == {"adversarial", "contrast", "content", "critics"}
+    steps(killed, last=killed_after)
+    resumed.restore(load(save(killed.state())))
+    assert steps(resumed) == losses[killed_after:]
+    for name, tensor in straight.state().items():
+        assert torch.equal(tensor, resumed.state()[name]), name
+
+
+def test_make_fastcut_trainer__generator_projections_and_critic_learn():
+    trainer = fresh_fastcut()
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    steps(trainer, last=2)
+    changed = {
+        name.split(".")[1] for name, value in trainer.network.state_dict().items() if (value != before[name]).any()
+    }
+    assert changed == {"to_pool", "projections", "pool_critic"}
+
+
+def test_make_cyclegan_trainer__generators_and_critics_learn():
     trainer = fresh()
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     steps(trainer, last=1)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.cyclegan import CycleGAN, Generator
-from tasks.renderers import chained, colour_renderer, coloured_items, cyclegan_renderer, fourier_renderer
+from tasks.renderers import chained, colour_renderer, coloured_items, fourier_renderer, generator_renderer
 
 
 def restless_generator(blocks: int = 1) -> Generator:
@@ -27,20 +27,20 @@ def item_of(photo: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.5])
-def test_cyclegan_renderer__tiles_equal_a_single_pass(scale):
+def test_generator_renderer__tiles_equal_a_single_pass(scale):
     photo = np.random.default_rng(0).integers(0, 256, (300, 420, 3), np.uint8)
     network, mask, generator = restless_generator(), np.zeros((300, 420), bool), np.random.default_rng(0)
     whole, tiled = (
-        cyclegan_renderer(network, scale=scale, tile=tile)(photo, mask, generator).astype(int) for tile in (1024, 120)
+        generator_renderer(network, scale=scale, tile=tile)(photo, mask, generator).astype(int) for tile in (1024, 120)
     )
     assert np.abs(whole - tiled).max() <= 1
     assert np.abs(whole - photo).mean() > 1, "the generator must do something here"
 
 
-def test_cyclegan_renderer__an_untrained_generator_changes_nothing():
+def test_generator_renderer__an_untrained_generator_changes_nothing():
     photo = np.random.default_rng(0).integers(0, 256, (97, 130, 3), np.uint8)
     network = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator()).to_pool
-    rendered = cyclegan_renderer(network, scale=0.5, tile=256)(
+    rendered = generator_renderer(network, scale=0.5, tile=256)(
         photo, np.zeros((97, 130), bool), np.random.default_rng()
     )
     assert np.array_equal(rendered, photo)
