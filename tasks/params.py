@@ -324,6 +324,45 @@ class TrainParams(StageParams):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 
 
+class RetrainParams(TrainParams):
+    """Training that goes on from a champion when the catalog has new products.
+
+    The network's own knobs stay those of the champion. `mix` has a share for each input: new photos, then old ones.
+    """
+
+    stage: ClassVar[str] = "retrain"
+    version: ClassVar[int] = 1
+    teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
+    teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
+    embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")
+
+
+class AdaptParams(StageParams):
+    """A checkpoint without the products that left the catalog."""
+
+    stage: ClassVar[str] = "adapt"
+    own_process: ClassVar[bool] = True
+    threads: int = Field(default=2, ge=1, description="CPU threads; sums depend on it, so it is a parameter")
+
+
+class CompareParams(StageParams):
+    """Champion and challenger on val, and the decision."""
+
+    stage: ClassVar[str] = "compare"
+    decision: Literal["both views", "detection view"] = Field(
+        default="both views", description="what decides which detections count, as in evaluate"
+    )
+    margin: float = Field(
+        default=0.005, ge=0, le=1, description="least gain in averaged cAcc on val that promotes a challenger"
+    )
+    tolerance: float = Field(
+        default=0.0, ge=0, le=1, description="loss in cAcc on val, on a level or on old products, that is no loss"
+    )
+    required: bool = Field(
+        default=False, description="products left the catalog: the challenger is promoted unless it is worse"
+    )
+
+
 class PredictParams(StageParams):
     """Detections and counts for photos."""
 

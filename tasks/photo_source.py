@@ -84,13 +84,15 @@ class PhotoSource:
         return labelled_photo(row, decode_rgb(data), label_of=self._label_of, longest=self._longest)
 
     def _load(self, row: ManifestRow) -> LabelledPhoto:
-        found = self._cache.get(row.item_id)
+        # Photos of two compositions may have the same item_id.
+        key = f"{row.item_id} {row.digest}"
+        found = self._cache.get(key)
         if found is None:
             photo_HW3 = decode_rgb(self._store.read(row))
             found = labelled_photo(row, photo_HW3, label_of=self._label_of, longest=self._longest)
             self._room -= found.photo_HW3.nbytes
             if self._room > 0:
-                self._cache[row.item_id] = found
+                self._cache[key] = found
         return found
 
 

@@ -9,11 +9,12 @@ each takes its share of every batch, the first one evaluates, saves and publishe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from models.dpsnet import DPSNet, DPSNetConfig, DPSNetLosses
 from models.training.batches import Batch
@@ -87,12 +88,14 @@ def start_network(
     known = [category.sku for category in detector.categories]
     if known != [category.sku for category in categories]:
         raise ValueError(f"init: expected a checkpoint of the same {len(categories)} products, got {len(known)} others")
-    if params.nms == "val":
-        config = replace(detector.network.config, nms="product")
-        network = DPSNet(config, pretrained=False)
-        network.load_state_dict(detector.network.state_dict())
-        return network
-    return detector.network
+    return with_open_nms(detector.network) if params.nms == "val" else detector.network
+
+
+def with_open_nms(network: DPSNet) -> DPSNet:
+    """The network with NMS a product: what it leaves is what val can choose between both kinds of NMS from."""
+    made = DPSNet(replace(network.config, nms="product"), pretrained=False)
+    made.load_state_dict(network.state_dict())
+    return made
 
 
 def optimisation_of(params: TrainParams) -> Optimisation:
@@ -117,15 +120,21 @@ def scaled_plan(params: TrainParams) -> tuple[Optimisation, Plan, str]:
     return after, plan, "" if factor == 1 else rule_in_words(before, after=after, factor=factor)
 
 
-def make_trainer(network: DPSNet, *, how: Optimisation, params: TrainParams, world: World) -> Trainer:
-    """The trainer of a DPSNet."""
+def network_losses(network: DPSNet, *, params: TrainParams) -> DPSNetLosses:
+    """The losses of a DPSNet under the parameters' weights."""
+    return DPSNetLosses(
+        network, size=params.image_size, density_weight=params.density_weight, count_weight=params.count_weight
+    )
+
+
+def make_trainer(
+    network: DPSNet, *, losses: nn.Module, how: Optimisation, params: TrainParams, world: World
+) -> Trainer:
+    """The trainer of a DPSNet by its losses."""
     if params.compile:
         # The heads work on as many boxes as there happen to be: compiling them again and again would take longer.
         network.backbone.compile()
         network.pyramid.compile()
-    losses = DPSNetLosses(
-        network, size=params.image_size, density_weight=params.density_weight, count_weight=params.count_weight
-    )
     return Trainer(
         network=network,
         phases=[Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)],
@@ -188,11 +197,29 @@ def _train(
     synthesis: Sequence[Manifest] | None,
     world: World,
 ) -> None:
+    network = start_network(context, params=params, init=init, categories=categories_of(val), photos=photos)
+    losses = network_losses(network, params=params)
+    learn(
+        context, network=network, losses=losses, params=params, photos=photos, val=val, synthesis=synthesis, world=world
+    )
+
+
+def learn(
+    context: StageContext,
+    *,
+    network: DPSNet,
+    losses: nn.Module,
+    params: TrainParams,
+    photos: Sequence[Manifest],
+    val: Manifest,
+    synthesis: Sequence[Manifest] | None,
+    world: World,
+) -> None:
+    """Train a network by its losses and publish the checkpoint that was best on val."""
     categories = categories_of(val)
-    network = start_network(context, params=params, init=init, categories=categories, photos=photos)
     how, plan, rule = scaled_plan(params)
     _tell(context, network=network, photos=photos, params=params, world=world, rule=rule)
-    trainer = make_trainer(network, how=how, params=params, world=world)
+    trainer = make_trainer(network, losses=losses, how=how, params=params, world=world)
     kit = _kit(context, params=params, synthesis=synthesis)
     source = PhotoSource(
         context.store, photos=photos, categories=categories, params=params, kit=kit, workers=params.loader_workers
@@ -221,7 +248,17 @@ def _train(
     folder = TrainingFolder(context.checkpoint_folder)
     run_training(context, trainer=trainer, plan=plan, folder=folder, batches=drawn, evaluate=evaluate)
     if world.leads:
-        _publish(context, folder=folder, config=network.config, categories=categories, params=params)
+        best = folder.best
+        publish_checkpoint(
+            context,
+            weights=folder.read(BEST_FILE),
+            log=folder.read(LOG_FILE),
+            decided=best["val"],
+            config=network.config,
+            categories=categories,
+            image_size=params.image_size,
+        )
+        context.report(step=best["step"])
 
 
 def _tell(
@@ -245,30 +282,31 @@ def _tell(
         context.log(f"{world.size} processes, {world.share_of(batch)} of {batch} photos of a step each")
 
 
-def _publish(
+def publish_checkpoint(
     context: StageContext,
     *,
-    folder: TrainingFolder,
+    weights: bytes,
+    log: bytes,
+    decided: Mapping[str, Any],
     config: DPSNetConfig,
     categories: Sequence[Category],
-    params: TrainParams,
+    image_size: int,
 ) -> None:
-    best = folder.best
-    decided = best["val"]
+    """Put a checkpoint's weights, its JSON with what val decided (see `tasks.val_result`), and its log."""
     body = encode_config(
         replace(config, nms=decided["nms"]),
-        image_size=params.image_size,
+        image_size=image_size,
         categories=categories,
         threshold=decided["threshold"],
         count_scale=decided["count_scale"],
         confidence=ListConfidence.from_json(decided["confidence"]),
     )
     files = {
-        "checkpoint": ("model.safetensors", "application/x-safetensors", folder.read(BEST_FILE)),
+        "checkpoint": ("model.safetensors", "application/x-safetensors", weights),
         "config": ("model.json", "application/json", body),
-        "log": (LOG_FILE, "application/jsonl", folder.read(LOG_FILE)),
+        "log": (LOG_FILE, "application/jsonl", log),
     }
     for item_id, (path, media_type, data) in files.items():
         context.put(data, path=path, row=ManifestRow(item_id=item_id, media_type=media_type))
-    context.content["val"] = decided
-    context.report(step=best["step"], **{name: one for name, one in decided.items() if isinstance(one, float)})
+    context.content["val"] = dict(decided)
+    context.report(**{name: one for name, one in decided.items() if isinstance(one, float)})

@@ -20,7 +20,7 @@ def _targets(boxes, *, photos=None, channels=1, batch=1):
 
 
 @given(st.lists(st.tuples(centres, centres, sides, sides), max_size=12), st.integers(1, 3))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_density_targets__integral_is_the_count_for_any_boxes(items, batch):
     boxes = [(x - w / 2, y - h / 2, x + w / 2, y + h / 2) for x, y, w, h in items]
     photos = [index % batch for index in range(len(boxes))]

@@ -83,7 +83,7 @@ def test_coarse_mask__product_at_the_border():
 
 
 @given(st.integers(0, 300), st.integers(0, 220), st.integers(4, 200), st.integers(4, 200))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_coarse_mask__stays_inside_its_box(x, y, across, down):
     photo, _, _ = made_photo("textured")
     box = (float(x), float(y), float(min(320, x + across)), float(min(240, y + down)))
@@ -122,7 +122,7 @@ def test_fit_backdrop__recovers_two_surfaces():
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_fill_holes__as_scipy(seed):
     mask = np.random.default_rng(seed).random((12, 15)) < 0.55
     # A hole is closed by eight-connected walls, so background spreads four-connected, as in scipy's default.

@@ -106,7 +106,7 @@ def placed(rows):
     ]
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(PRODUCTS, DETECTIONS, st.randoms(use_true_random=False))
 def test_evaluate_results__order_of_photos_products_and_detections_does_not_matter(products, detections, random):
     annotations, found = coco(products, levels=LEVELS), placed(detections)
@@ -116,7 +116,7 @@ def test_evaluate_results__order_of_photos_products_and_detections_does_not_matt
     assert encode_report(first) == encode_report(second)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(PRODUCTS, DETECTIONS, st.lists(st.integers(1, 2), max_size=4))
 def test_evaluate_results__a_perfect_photo_never_lowers_cacc(products, detections, more):
     found = placed(detections)

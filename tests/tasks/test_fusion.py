@@ -16,7 +16,7 @@ def test_fused_scores__hand_computed():
     assert fused_scores([0.9, 0.5, 0.4], count=2.0) == pytest.approx(1 / (1 + np.exp(-logits)))
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(SCORES, st.floats(0, 20))
 def test_fused_scores__order_within_the_photo_stays(scores, count):
     fused = fused_scores(scores, count=count)
@@ -25,7 +25,7 @@ def test_fused_scores__order_within_the_photo_stays(scores, count):
     assert (np.diff(fused[order]) <= 1e-12).all()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(SCORES, st.floats(0, 20), st.floats(0, 5))
 def test_fused_scores__a_higher_count_never_lowers_a_score(scores, count, more):
     assert (fused_scores(scores, count=count + more) >= fused_scores(scores, count=count) - 1e-12).all()

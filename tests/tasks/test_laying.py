@@ -33,6 +33,7 @@ def soft_sprite(*, height=40, width=60):
     return cv2.GaussianBlur(sprite, (3, 3), 0)
 
 
+@settings(deadline=None)
 @given(quarters=st.integers(0, 3))
 def test_warp_item__quarter_turns_equal_rot90(quarters):
     sprite = np.random.default_rng(0).integers(1, 255, (6, 9, 4), dtype=np.uint8)
@@ -41,6 +42,7 @@ def test_warp_item__quarter_turns_equal_rot90(quarters):
     assert np.array_equal(turned(sprite, matrix)[0], np.rot90(sprite, -quarters))
 
 
+@settings(deadline=None)
 @given(angle=st.floats(0, 6.3), scale=st.floats(0.5, 2), tilt=st.floats(0, 0.3))
 def test_warp_item__agrees_with_opencv(angle, scale, tilt):
     sprite = soft_sprite()
@@ -64,6 +66,7 @@ def test_warp_item__keeps_hidden_colours_for_a_wider_edge():
     assert bare[empty].max() == 0 and coloured[empty].max() > 0
 
 
+@settings(deadline=None)
 @given(angle=st.floats(0, 6.3), cell=st.integers(2, 9))
 def test_warp_cover__is_the_share_of_each_cell(angle, cell):
     sprite = np.zeros((60, 90, 4), np.uint8)
@@ -96,7 +99,7 @@ def lay(ground, mask, *, x, y):
     put(ground, cells_of(mask, stride), y * stride + x)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), overlap=st.sampled_from([0.0, 0.1, 0.3]), limit=st.sampled_from([0.4, 0.8]))
 def test_find_place__a_painter_agrees_that_everything_stays_visible(seed, overlap, limit):
     generator = np.random.default_rng(seed)
@@ -121,7 +124,7 @@ def test_find_place__a_painter_agrees_that_everything_stays_visible(seed, overla
             assert seen.sum() >= limit * below.sum()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_find_place__finds_the_only_hole(seed):
     generator = np.random.default_rng(seed)
@@ -180,7 +183,7 @@ def test_find_place__beside_the_item_before():
     assert BESIDE < PROPOSALS
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 10**6), limit=st.sampled_from([0.0, 0.3, 0.8]))
 def test_claim__a_painter_agrees(seed, limit):
     generator = np.random.default_rng(seed)

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
@@ -7,6 +7,7 @@ from pycocotools import mask as coco_mask
 from tasks.mask_runs import encode_labels
 
 
+@settings(deadline=None)
 @given(
     labels=hnp.arrays(np.uint8, st.tuples(st.integers(1, 7), st.integers(1, 40)), elements=st.integers(0, 3)),
     margins=st.tuples(*[st.integers(0, 3)] * 4),

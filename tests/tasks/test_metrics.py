@@ -68,7 +68,7 @@ def test_checkout_metrics__photos_without_products_only():
     assert math.isnan(figures["mCIoU"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(COUNTS)
 def test_checkout_metrics__equals_written_out_sums(counts):
     found, true = counts
@@ -76,7 +76,7 @@ def test_checkout_metrics__equals_written_out_sums(counts):
     assert checkout_metrics(found, true_NK=true) == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(COUNTS, st.randoms(use_true_random=False))
 def test_checkout_metrics__order_of_photos_and_classes_does_not_matter(counts, random):
     found, true = counts
@@ -87,7 +87,7 @@ def test_checkout_metrics__order_of_photos_and_classes_does_not_matter(counts, r
     assert moved == pytest.approx(checkout_metrics(found, true_NK=true), abs=1e-12, nan_ok=True)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(COUNTS, st.integers(0, 3))
 def test_checkout_metrics__a_perfect_photo_never_lowers_cacc(counts, products):
     found, true = counts

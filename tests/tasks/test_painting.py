@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -13,6 +13,7 @@ from tests.tasks.item_cases import covered, item_of
 FULL = np.ones((9, 9), np.float32)
 
 
+@settings(deadline=None)
 @given(canvas=hnp.arrays(np.uint8, (6, 9, 3)), rgba=hnp.arrays(np.uint8, (4, 5, 4)), gain=st.floats(0.3, 1.8))
 def test_blend_item__is_alpha_blending(canvas, rgba, gain):
     alpha = rgba[..., 3:] / 255
@@ -24,6 +25,7 @@ def test_blend_item__is_alpha_blending(canvas, rgba, gain):
     assert np.abs(canvas - expected).max() <= 1.6
 
 
+@settings(deadline=None)
 @given(canvas=hnp.arrays(np.uint8, (4, 5, 3)), rgba=hnp.arrays(np.uint8, (4, 5, 4)))
 def test_blend_item__hard_edges_are_cut_at_one_half(canvas, rgba):
     expected = np.where(rgba[..., 3:] >= 128, rgba[..., :3], canvas)
@@ -65,6 +67,7 @@ def test_feather__is_a_binomial_blur_of_the_alpha():
     assert np.abs(soft[..., 3] - expected).max() <= 0.7
 
 
+@settings(deadline=None)
 @given(corners=hnp.arrays(np.float32, (4, 5), elements=st.floats(0, 1, width=32)), cell=st.integers(2, 9))
 def test_shade_board__is_bilinear_between_the_corners_of_cells(corners, cell):
     height, width = 3 * cell - 1, 4 * cell - 1

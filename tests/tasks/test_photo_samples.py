@@ -21,7 +21,7 @@ def _photo_of(boxes, *, width=80, height=60):
 
 
 @given(st.integers(0, 10_000), st.integers(3, 50), st.integers(3, 40))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_draw_sample__boxes_stay_on_their_pixels(seed, x, y):
     source = _photo_of([(x, y, x + 24, y + 16)])
     sample = draw_sample(

@@ -25,7 +25,7 @@ def iou(one, other):
 
 
 @given(st.integers(0, 2**31), st.integers(1, 4), st.floats(1e-4, 1e-1))
-@settings(max_examples=15)
+@settings(max_examples=15, deadline=None)
 def test_guided_filter__as_kornia(seed, radius, epsilon):
     rng = np.random.default_rng(seed)
     guide, plane = rng.integers(0, 256, (23, 31, 3), np.uint8), rng.random((23, 31), np.float32)
@@ -42,7 +42,7 @@ def test_refine__rough_mask_snaps_to_the_edge():
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=10)
+@settings(max_examples=10, deadline=None)
 def test_refine__alpha_is_in_range(seed):
     rng = np.random.default_rng(seed)
     photo = rng.integers(0, 256, (40, 52, 3), np.uint8)

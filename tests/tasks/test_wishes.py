@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.layout import first_sku
@@ -15,6 +15,7 @@ def drawn(*, index=0, seed=0, level="hard", **changes):
     return draw_items(kit, level=LEVELS[level], params=params, index=index, cell=2, generator=generator), kit
 
 
+@settings(deadline=None)
 @given(angle=st.floats(0, 6.3), scale=st.floats(0.5, 2), tilt=st.floats(0, 0.3), axis=st.floats(0, 3.2))
 def test_turn_matrix__keeps_the_print_readable_and_shortens_one_direction(angle, scale, tilt, axis):
     matrix = np.reshape(turn_matrix(angle, scale, tilt, axis), (2, 2))

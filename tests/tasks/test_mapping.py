@@ -1,0 +1,110 @@
+import os
+import signal
+import time
+
+import pytest
+
+from storage.manifest import ManifestRow
+from storage.store import Store
+from tasks import stage as stage_module
+from tasks.mapping import dask_cluster, in_pieces
+from tasks.params import StageParams
+from tasks.stage import execute, stage
+
+COUNT = 60
+
+
+class SquaresParams(StageParams):
+    stage = "squares"
+    seconds: float = 0.0
+
+
+@stage(SquaresParams)
+def squares(context, *, params):
+    """Squares of numbers, written by the workers; the process that made each is noted beside the store."""
+    notes = context.scratch.parents[2] / "notes"
+    notes.mkdir(exist_ok=True)
+
+    def square(number):
+        draw = int(context.generator("draw", number).integers(1000))
+        (notes / str(number)).write_text(str(os.getpid()))
+        time.sleep(params.seconds)
+        if number == 7:
+            context.log("seven")
+        row = ManifestRow(item_id=f"{number:03d}", attributes={"draw": draw})
+        return context.put(str(number**2).encode(), path=f"{number}.txt", row=row).bytes
+
+    context.content["bytes"] = sum(context.spread(square, range(COUNT), what="numbers"))
+
+
+@pytest.fixture(autouse=True)
+def _known(monkeypatch):
+    monkeypatch.setattr(stage_module, "load_stage", {"squares": squares}.__getitem__)
+
+
+def run(folder, *, runner, events=lambda event: None, **params):
+    store = Store.open(str(folder / "store"))
+    manifest, _ = execute(SquaresParams(**params), inputs={}, store=store, workers=2, runner=runner, events=events)
+    assert store.verify(manifest) == []
+    return manifest
+
+
+def processes(folder):
+    return {int(path.read_text()) for path in (folder / "store/notes").iterdir()}
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    """What one thread makes of it."""
+    stage_module.load_stage, kept = {"squares": squares}.__getitem__, stage_module.load_stage
+    store = Store.open(str(tmp_path_factory.mktemp("serial") / "store"))
+    manifest, _ = execute(SquaresParams(), inputs={}, store=store)
+    stage_module.load_stage = kept
+    return manifest
+
+
+def test_spread__by_threads_equals_the_serial_run(serial, tmp_path):
+    assert run(tmp_path, runner="threads").content_digest == serial.content_digest
+    assert processes(tmp_path) == {os.getpid()}
+
+
+def test_spread__by_processes_equals_the_serial_run_and_passes_events_on(serial, tmp_path):
+    events = []
+    assert run(tmp_path, runner="processes", events=events.append).content_digest == serial.content_digest
+    assert len(processes(tmp_path)) == 2 and os.getpid() not in processes(tmp_path)
+    assert [event["message"] for event in events if event["kind"] == "log"] == ["seven"]
+    assert [event["done"] for event in events if event["kind"] == "progress"] == list(range(COUNT + 1))
+
+
+def test_spread__a_killed_process_loses_nothing(serial, tmp_path):
+    killed = []
+
+    def kill_one(event):
+        if event["kind"] == "progress" and event["done"] == 10 and not killed:
+            killed.append(max(processes(tmp_path)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    made = run(tmp_path, runner="processes", events=kill_one, seconds=0.01)
+    assert killed and [row.digest for row in made.rows] == [row.digest for row in serial.rows]
+
+
+def test_spread__by_dask_equals_the_serial_run_and_a_killed_worker_loses_nothing(serial, tmp_path):
+    killed = []
+
+    def kill_one(event):
+        if event["kind"] == "progress" and event["done"] == 10 and not killed:
+            killed.append(max(processes(tmp_path)))
+            os.kill(killed[0], signal.SIGKILL)
+
+    with dask_cluster(2) as address:
+        assert run(tmp_path / "a", runner=f"dask:{address}").content_digest == serial.content_digest
+        made = run(tmp_path, runner=f"dask:{address}", events=kill_one, seconds=0.01)
+    assert killed and [row.digest for row in made.rows] == [row.digest for row in serial.rows]
+    assert len(processes(tmp_path / "a")) == 2
+
+
+def test_in_pieces__covers_the_items_in_order_and_leaves_nobody_waiting():
+    pieces = in_pieces(range(1000), workers=3)
+    assert [number for piece in pieces for number in piece] == list(range(1000))
+    assert 8 * 3 <= len(pieces) <= 9 * 3
+    assert [list(piece) for piece in in_pieces("ab", workers=4)] == [["a"], ["b"]]
