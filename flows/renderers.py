@@ -45,7 +45,14 @@ def chosen_renderer(params: RenderParams, *, rendered: Manifest) -> RenderParams
     """The parameters of the renderer that made these photos: with `auto` the one that was chosen for them."""
     if params.renderer != "auto":
         return params
-    return _with(params, name=str(rendered.row(TABLE_ROW).attributes["chosen"]))
+    return same_renderer(params, rendered=rendered)
+
+
+def same_renderer(params: RenderParams, *, rendered: Manifest) -> RenderParams:
+    """The parameters with the renderer that made these photos, whatever a run asked for."""
+    if TABLE_ROW in rendered.by_id:
+        return _with(params, name=str(rendered.row(TABLE_ROW).attributes["chosen"]))
+    return _with(params, name=rendered.metadata["parameters"]["renderer"])
 
 
 def _with(params: RenderParams, *, name: str) -> RenderParams:

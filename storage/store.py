@@ -322,6 +322,21 @@ class Publication:
             self._rows.append(row)
         return row
 
+    def detached(self) -> dict[str, str]:
+        """What another process needs to write files of this stage key; see `Publication.attached`."""
+        return {"store": self._store.url, "stage": self._stage, "key": self._key}
+
+    @staticmethod
+    def attached(place: Mapping[str, str]) -> Publication:
+        """In another process: writes files of a stage key; the rows are for who called, who commits."""
+        return Publication(Store.open(place["store"]), stage=place["stage"], key=place["key"])
+
+    def taken(self) -> list[ManifestRow]:
+        """The rows added since the last call, which are no longer this publication's."""
+        with self._lock:
+            rows, self._rows = self._rows, []
+        return rows
+
     def commit(self, *, metadata: Mapping[str, JSON], content: Mapping[str, JSON] | None = None) -> Manifest:
         """Make everything durable, then publish the manifest in one step."""
         store = self._store

@@ -13,9 +13,7 @@ Boundary: pixels and manifests; no torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -242,13 +240,15 @@ def compose(
 ) -> None:
     """Compose `params.photos` synthetic photos; see the module's docstring."""
     kit = build_kit(context, params=params, catalog=catalog, poses=poses, boards=boards, pool=pool)
-    made: Iterator[tuple[bytes, ManifestRow]] = context.map(
-        partial(encoded_photo, kit=kit, params=params), range(params.photos), what="synthetic photos"
-    )
-    shown = Counter(dict.fromkeys(kit.skus, 0))
-    for data, row in made:
+
+    def make(index: int) -> list[str]:
+        data, row = encoded_photo(index, kit=kit, params=params)
         context.put(data, path=f"{row.item_id.removeprefix('synthetic/')}.jpg", row=row)
-        shown.update(item.sku for item in row.objects)
+        return [item.sku for item in row.objects]
+
+    shown = Counter(dict.fromkeys(kit.skus, 0))
+    for skus in context.spread(make, range(params.photos), what="synthetic photos"):
+        shown.update(skus)
     context.content["categories"] = catalog.content["categories"]
     counts = shown.values()
     context.report(

@@ -6,14 +6,11 @@ digests, rows and the final commit are made in one place.
 
 from __future__ import annotations
 
-import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +18,7 @@ from storage.digest import JSON, digest_json
 from storage.images import Picture, decode_grey, decode_rgb, decode_rgba
 from storage.manifest import ManifestRow
 from storage.store import Publication, Store
+from tasks.mapping import DASK, THREADS, Luggage, by_dask, by_processes, by_threads
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +38,8 @@ class StageContext:
     """One run of one stage.
 
     `content` becomes part of the manifest's identity (small facts about the whole result); `metadata` is recorded and
-    nothing more. `scratch` is a local folder of this stage key that outlives a killed run.
+    nothing more. `scratch` is a local folder of this stage key that outlives a killed run. `runner`: what `spread`
+    works with: threads, processes, or dask:ADDRESS.
     """
 
     stage: str
@@ -49,9 +48,11 @@ class StageContext:
     publication: Publication
     scratch: Path
     workers: int = 1
+    runner: str = THREADS
     events: EventSink = discard_event
     content: dict[str, JSON] = field(default_factory=dict)
     metadata: dict[str, JSON] = field(default_factory=dict)
+    _arrived: list[dict[str, JSON]] = field(default_factory=list)
 
     def read(self, row: ManifestRow) -> bytes:
         """The bytes of a row's file, compared with its digest (DamagedArtifactError if they differ)."""
@@ -111,41 +112,60 @@ class StageContext:
         self.events({"kind": "progress", "stage": self.stage, "what": what, "done": done, "total": total})
 
     def map(
-        self,
-        function: Callable[[Item], Result],
-        items: Iterable[Item],
-        *,
-        what: str = "photos",
-        kind: Literal["threads", "processes"] = "threads",
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, what: str = "photos"
     ) -> Iterator[Result]:
-        """Results of `function` in the order of `items`, computed by `workers` threads or processes.
+        """Results of `function` in the order of `items`, computed by `workers` threads.
 
-        At most four results a worker wait to be taken, so memory stays flat. For "processes" the function and the items
-        must be importable and picklable (they only travel between processes of this run).
+        At most four results a worker wait to be taken, so memory stays flat.
         """
         listed = list(items)
-        results = map(function, listed) if self.workers <= 1 else self._parallel(function, listed, kind=kind)
-        return self.progress(results, total=len(listed), what=what)
+        return self.progress(by_threads(function, listed, workers=self.workers), total=len(listed), what=what)
 
-    def _parallel(self, function: Callable[[Item], Result], items: list[Item], *, kind: str) -> Iterator[Result]:
-        with self._executor(kind) as executor:
-            waiting: deque[Future[Result]] = deque()
-            try:
-                for item in items:
-                    waiting.append(executor.submit(function, item))
-                    if len(waiting) >= 4 * self.workers:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+    def spread(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, what: str = "photos"
+    ) -> Iterator[Result]:
+        """Like `map`, by the runner for mapped stages: threads, processes or Dask (`tasks.mapping`).
 
-    def _executor(self, kind: str) -> Executor:
-        if kind == "threads":
-            return ThreadPoolExecutor(self.workers)
-        # Spawned, not forked: a fork of a process with running threads (OpenMP, Prefect) may hang or die.
-        return ProcessPoolExecutor(self.workers, mp_context=multiprocessing.get_context("spawn"))
+        What the function refers to is sent to the workers, this context too: there it reads and writes the store, and
+        rows and events come back from there. Each result must depend on its item alone.
+        """
+        if self.runner == THREADS:
+            return self.map(function, items, what=what)
+        listed = list(items)
+        return self.progress(self._from_workers(function, listed), total=len(listed), what=what)
+
+    def _from_workers(self, function: Callable[[Item], Result], items: list[Item]) -> Iterator[Result]:
+        kind, _, address = self.runner.partition(":")
+        luggage = Luggage.pack(function, self)
+        pieces = (
+            by_dask(luggage, items, address=address)
+            if kind == DASK
+            else by_processes(luggage, items, workers=self.workers)
+        )
+        for piece in pieces:
+            for row in piece.rows:
+                self.publication.add(row)
+            for event in piece.events:
+                self.events(event)
+            yield from piece.results
+
+    def __getstate__(self) -> dict[str, object]:
+        """What travels to a worker: rows and events are collected there."""
+        kept = ("stage", "seed", "scratch", "workers")
+        return {"store": self.store.url, "publication": self.publication.detached()} | {
+            name: getattr(self, name) for name in kept
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """On a worker: nothing is spread any further there."""
+        store, publication = Store.open(state["store"]), Publication.attached(state["publication"])
+        self.__init__(**{**state, "store": store, "publication": publication, "workers": 1})  # type: ignore[misc]
+        self.events = self._arrived.append
+
+    def collected(self) -> tuple[list[ManifestRow], list[dict[str, JSON]]]:
+        """On a worker: the rows and events since the last call."""
+        events, self._arrived[:] = list(self._arrived), []
+        return self.publication.taken(), [event for event in events if event["kind"] != "progress"]
 
     @cached_property
     def checkpoint_folder(self) -> Path:

@@ -17,6 +17,7 @@ from storage.manifest import Manifest, ManifestRow
 from tasks.context import StageContext
 from tasks.detection import Detector, PhotoDetections, detect, load_detector
 from tasks.device import pick_device
+from tasks.mapping import THREADS
 from tasks.params import PredictParams
 from tasks.stage import stage
 
@@ -55,9 +56,18 @@ def _groups(rows: Sequence[ManifestRow], *, size: int) -> list[Sequence[Manifest
 def predict_rows(
     context: StageContext, detector: Detector, *, rows: Sequence[ManifestRow], batch: int, turns: int
 ) -> Iterator[tuple[ManifestRow, PhotoDetections]]:
-    """Rows with what was found in them; photos are decoded ahead while the network works."""
+    """Rows with what was found in them; photos are decoded ahead while the network works, or batches go to workers."""
+    groups = _groups(rows, size=batch)
+    if context.runner != THREADS:
+
+        def found_in(group: Sequence[ManifestRow]) -> list[PhotoDetections]:
+            return detect(detector, [context.read_rgb(row) for row in group], turns=turns)
+
+        for group, found in zip(groups, context.spread(found_in, groups, what="batches"), strict=True):
+            yield from zip(group, found, strict=True)
+        return
     decoded = context.map(context.read_rgb, rows, what="photos")
-    for group in _groups(rows, size=batch):
+    for group in groups:
         yield from zip(group, detect(detector, list(islice(decoded, len(group))), turns=turns), strict=True)
 
 

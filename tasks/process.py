@@ -27,6 +27,7 @@ from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.store import DamagedArtifactError, Store, replace_file
 from tasks.context import EventSink, discard_event
+from tasks.mapping import THREADS
 from tasks.params import StageParams
 from tasks.stage import Input, KilledStageError, StageFailedError, load_input, load_stage, publish
 
@@ -38,7 +39,14 @@ _stopped: weakref.WeakSet[subprocess.Popen[bytes]] = weakref.WeakSet()
 
 
 def run_in_child(
-    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+    params: StageParams,
+    *,
+    key: str,
+    inputs: Mapping[str, Input],
+    store: Store,
+    workers: int,
+    runner: str = THREADS,
+    events: EventSink,
 ) -> None:
     """Run a stage in a child process and pass its events on; the child publishes the result itself.
 
@@ -52,6 +60,7 @@ def run_in_child(
         "key": key,
         "store": store.url,
         "workers": workers,
+        "runner": runner,
         "inputs": {name: _reference(value) for name, value in inputs.items()},
     }
     log = store.scratch("logs", key=params.stage) / f"{key}.log"
@@ -207,6 +216,7 @@ def _run(request: dict[str, Any], *, params: StageParams, target: str, events: E
         inputs={name: load_input(value, store=source) for name, value in request["inputs"].items()},
         store=Store.open(target),
         workers=request["workers"],
+        runner=request["runner"],
         events=events,
     )
 

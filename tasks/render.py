@@ -13,12 +13,14 @@ from functools import partial
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from models.cyclegan import Generator
+from storage.digest import JSON
 from storage.images import encode_jpeg
 from storage.manifest import Manifest, ManifestRow, referenced
 from tasks.context import StageContext
+from tasks.device import pick_device
 from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
 from tasks.render_generator import trained_generator
@@ -103,7 +105,7 @@ def _keep_training(context: StageContext, network: Generator, *, params: RenderP
         item_id="generator",
         media_type="application/safetensors",
         status="artifact",
-        attributes={"channels": params.channels, "blocks": params.blocks, "scale": params.scale},
+        attributes=_kind(params),
     )
     context.put(save(tensors), path="generator.safetensors", row=row)
     for picture in sorted(context.checkpoint_folder.glob("*.png")):
@@ -112,7 +114,12 @@ def _keep_training(context: StageContext, network: Generator, *, params: RenderP
 
 
 def _make_renderer(
-    context: StageContext, *, params: RenderParams, synthetic: Sequence[ManifestRow], pool: Sequence[ManifestRow]
+    context: StageContext,
+    *,
+    params: RenderParams,
+    synthetic: Sequence[ManifestRow],
+    pool: Sequence[ManifestRow],
+    previous: Manifest | None,
 ) -> PhotoRenderer | None:
     """The renderer that the parameters name; None for the one that changes nothing."""
     assert params.renderer != "auto", "the pipeline tries the candidates and asks for one of them"
@@ -124,11 +131,28 @@ def _make_renderer(
     colour = colour_renderer(photos.synthetic, photos.pool)
     if params.renderer == "colour":
         return colour
-    # Training starts where matched colours end: few steps then go into what statistics can't say.
-    matched = replace(photos, synthetic=_rendered_all(context, colour, photos=photos))
-    network = trained_generator(context, params=params, photos=matched)
+    network = _known_generator(context, previous, params=params)
+    if network is None:
+        # Training starts where matched colours end: few steps then go into what statistics can't say.
+        matched = replace(photos, synthetic=_rendered_all(context, colour, photos=photos))
+        network = trained_generator(context, params=params, photos=matched)
     _keep_training(context, network, params=params)
     return chained(colour, generator_renderer(network, scale=params.scale, tile=params.tile))
+
+
+def _known_generator(context: StageContext, previous: Manifest | None, *, params: RenderParams) -> Generator | None:
+    """The generator of an earlier result, if that is of the same kind."""
+    row = None if previous is None else previous.by_id.get("generator")
+    if row is None or dict(row.attributes) != _kind(params):
+        return None
+    network = Generator(channels=params.channels, blocks=params.blocks)
+    network.load_state_dict(load(context.read(row)))
+    context.log("the generator of the earlier result is used: nothing is trained")
+    return network.to(pick_device("auto"))
+
+
+def _kind(params: RenderParams) -> dict[str, JSON]:
+    return {"channels": params.channels, "blocks": params.blocks, "scale": params.scale}
 
 
 def _rendered_all(context: StageContext, renderer: PhotoRenderer, *, photos: TrainingPhotos) -> list[Photo]:
@@ -151,9 +175,17 @@ def _render_one(
 
 
 @stage(RenderParams)
-def render(context: StageContext, *, params: RenderParams, synthetic: Manifest, pool: Manifest) -> None:
+def render(
+    context: StageContext,
+    *,
+    params: RenderParams,
+    synthetic: Manifest,
+    pool: Manifest,
+    previous: Manifest | None = None,
+) -> None:
     """Render every synthetic photo as "rendered/<stem>"; "generator" and "progress/<step>" show what was learnt.
 
+    With `previous`, an earlier result of this stage, its generator is used in place of a newly trained one.
     Rejected photos keep their file (to look at) and say why. The renderer "none" refers to the synthetic files.
 
     Raises:
@@ -161,7 +193,7 @@ def render(context: StageContext, *, params: RenderParams, synthetic: Manifest, 
     """
     synthetic_rows, pool_rows = _photos_of(synthetic), _photos_of(pool)
     _check_inputs(synthetic_rows, pool_rows)
-    renderer = _make_renderer(context, params=params, synthetic=synthetic_rows, pool=pool_rows)
+    renderer = _make_renderer(context, params=params, synthetic=synthetic_rows, pool=pool_rows, previous=previous)
     if renderer is None:
         for row in synthetic_rows:
             context.add(referenced(row, item_id=_same_labels(row).item_id, parents=(row.item_id,)))
@@ -169,7 +201,7 @@ def render(context: StageContext, *, params: RenderParams, synthetic: Manifest, 
     # Photos go to the workers one by one: a photo's bytes must not depend on how many there are.
     torch.set_num_threads(1)
     one = partial(_render_one, context=context, renderer=renderer, params=params)
-    made = list(context.map(one, synthetic_rows, what="photos rendered"))
+    made = list(context.spread(one, synthetic_rows, what="photos rendered"))
     rejected = sum(row.status == "rejected" for row in made)
     context.report(rendered=len(made), rejected=rejected)
     context.log(f"{rejected} of {len(made)} rendered photos rejected because an item drifted")

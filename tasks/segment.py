@@ -154,7 +154,7 @@ def segment(
     turns: dict[tuple[str | None, str], list[ManifestRow]] = {}
     for row in coarse.ok:
         turns.setdefault(_turn_of(catalog.row(row.parents[0])), []).append(row)
-    for _ in context.map(make, list(turns.values()), what="turns"):
+    for _ in context.spread(make, list(turns.values()), what="turns"):
         pass
 
 

@@ -23,6 +23,7 @@ from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import CHECKPOINTS, EventSink, StageContext, discard_event
 from tasks.fingerprint import framework_fingerprint, stage_fingerprint
+from tasks.mapping import THREADS
 from tasks.params import StageParams
 
 Input = Manifest | Sequence[Manifest] | None
@@ -132,13 +133,15 @@ def execute(
     store: Store,
     workers: int = 1,
     refresh: bool = False,
+    runner: str = THREADS,
     events: EventSink = discard_event,
     admitted: Callable[[StageParams], AbstractContextManager[object]] = lambda params: nullcontext(),
 ) -> tuple[Manifest, StageResult]:
     """The result of a stage: from the store if it is there and sound, else computed and published.
 
     Two processes that need the same key at once: one computes, the other waits and takes the result. `admitted` is
-    entered around computing, and only then: what waits for a free GPU waits there.
+    entered around computing, and only then: what waits for a free GPU waits there. `runner`: what mapped stages work
+    with, see `StageContext`.
     """
     key = key_of(params, inputs=inputs)
     with store.lock(params.stage, key=key):
@@ -146,7 +149,9 @@ def execute(
         events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
         if found is None:
             with admitted(params):
-                manifest = _compute(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+                manifest = _compute(
+                    params, key=key, inputs=inputs, store=store, workers=workers, runner=runner, events=events
+                )
         else:
             manifest = found
     result = result_of(manifest, params=params, key=key, cached=found is not None)
@@ -155,20 +160,34 @@ def execute(
 
 
 def _compute(
-    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+    params: StageParams,
+    *,
+    key: str,
+    inputs: Mapping[str, Input],
+    store: Store,
+    workers: int,
+    runner: str,
+    events: EventSink,
 ) -> Manifest:
     if params.own_process:
         from tasks.process import run_in_child
 
-        run_in_child(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+        run_in_child(params, key=key, inputs=inputs, store=store, workers=workers, runner=runner, events=events)
         made = store.find(params.stage, key=key)
         assert made is not None, f"stage {params.stage} ended well but published nothing under {key}"
         return made
-    return publish(params, key=key, inputs=inputs, store=store, workers=workers, events=events)
+    return publish(params, key=key, inputs=inputs, store=store, workers=workers, runner=runner, events=events)
 
 
 def publish(
-    params: StageParams, *, key: str, inputs: Mapping[str, Input], store: Store, workers: int, events: EventSink
+    params: StageParams,
+    *,
+    key: str,
+    inputs: Mapping[str, Input],
+    store: Store,
+    workers: int,
+    runner: str = THREADS,
+    events: EventSink,
 ) -> Manifest:
     """Run the stage function in this process and commit what it wrote."""
     started = time.time()
@@ -179,6 +198,7 @@ def publish(
         publication=store.begin(params.stage, key=key),
         scratch=store.scratch(params.stage, key=key),
         workers=workers,
+        runner=runner,
         events=events,
     )
     with _checkpoints_kept(params, key=key, store=store):
@@ -250,7 +270,13 @@ def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Pref
         retry_condition_fn=lambda task, run, state: is_transient(_error_of(state)),
     )
     def run_stage(
-        stage: str, params: dict[str, JSON], inputs: dict[str, JSON], store_url: str, workers: int, refresh: bool
+        stage: str,
+        params: dict[str, JSON],
+        inputs: dict[str, JSON],
+        store_url: str,
+        workers: int,
+        runner: str,
+        refresh: bool,
     ) -> Any:  # noqa: ANN401 - a Prefect State
         store = Store.open(store_url)
         _, result = execute(
@@ -258,6 +284,7 @@ def prefect_task(name: str, *, events: EventSink) -> Any:  # noqa: ANN401 - Pref
             inputs={key: load_input(value, store=store) for key, value in inputs.items()},
             store=store,
             workers=workers,
+            runner=runner,
             refresh=refresh,
             events=events,
             admitted=training_slot,
