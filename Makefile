@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= true
 endif
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test browser lint bench screenshots inspect lock clean
+.PHONY: demo test services browser lint bench screenshots inspect lock clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -28,6 +28,9 @@ demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on 
 
 test: $(INSTALLED)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+services: $(INSTALLED)  ## tests against real servers: PostgreSQL (apt-get install postgresql), Prefect, workers
+	$(BIN)/python -m pytest -m services tests/services
 
 browser:  ## Chromium and axe-core for the browser tests (Debian, as root)
 	@command -v chromium >/dev/null && command -v npm >/dev/null || { \

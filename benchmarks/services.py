@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,7 +23,7 @@ import httpx
 
 from flows.environment import set_prefect_defaults
 
-_POSTGRES_USER = "postgres"
+_POSTGRES_USER, _DATABASE_USER = "postgres", "prefect"
 _START_SECONDS = 180.0
 PREFECT = (sys.executable, "-m", "prefect")
 TALLY = (sys.executable, "-m", "flows.cli")
@@ -45,8 +46,8 @@ def postgres_programs() -> Path | None:
 
 
 @contextmanager
-def postgres(folder: Path, *, connections: int = 200) -> Iterator[str]:
-    """A PostgreSQL server with its data in `folder`; gives the URL that Prefect's server wants.
+def postgres(*, connections: int = 200) -> Iterator[str]:
+    """A PostgreSQL server in a temporary folder; gives the URL that Prefect's server wants.
 
     Raises:
         RuntimeError: PostgreSQL is not installed or does not start.
@@ -54,29 +55,25 @@ def postgres(folder: Path, *, connections: int = 200) -> Iterator[str]:
     programs = postgres_programs()
     if programs is None:
         raise RuntimeError("PostgreSQL: expected initdb and pg_ctl, got neither; apt-get install postgresql")
-    folder.mkdir(parents=True)
-    data, port = folder / "data", free_port()
-    # PostgreSQL refuses to run as root: it becomes the user that its package made.
+    # PostgreSQL refuses to run as root: it becomes the user that its package made, who has to reach the folder.
     become = ("runuser", "-u", _POSTGRES_USER, "--") if os.geteuid() == 0 else ()
-    if become:
-        shutil.chown(folder, user=_POSTGRES_USER)
-        _open_way_to(folder)
-    options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c max_connections={connections} -c fsync=off"
-    control = (*become, str(programs / "pg_ctl"), "-D", str(data), "-w", "-t", "60")
-    _run((*become, str(programs / "initdb"), "-D", str(data), "-U", "prefect", "-A", "trust", "-E", "UTF8"))
-    _run((*control, "-l", str(folder / "log"), "-o", options, "start"))
-    try:
-        _run((*become, str(programs / "createdb"), "-h", "127.0.0.1", "-p", str(port), "-U", "prefect", "prefect"))
-        yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/prefect"
-    finally:
-        _run((*control, "-m", "immediate", "stop"))
-
-
-def _open_way_to(folder: Path) -> None:
-    """Let other users pass through the folders above: temporary ones are their owner's alone."""
-    for parent in folder.parents:
-        if parent.owner() == Path.home().owner() and parent.is_relative_to("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    with tempfile.TemporaryDirectory(prefix="tally-postgres-", ignore_cleanup_errors=True) as name:
+        folder, port = Path(name), free_port()
+        if become:
+            shutil.chown(folder, user=_POSTGRES_USER)
+        options = f"-c listen_addresses=127.0.0.1 -p {port} -k {folder} -c max_connections={connections} -c fsync=off"
+        control = (*become, str(programs / "pg_ctl"), "-D", str(folder / "data"), "-w", "-t", "60")
+        client = ("-h", "127.0.0.1", "-p", str(port), "-U", _DATABASE_USER)
+        _run(
+            (*become, str(programs / "initdb"), "-D", str(folder / "data"))
+            + ("-U", _DATABASE_USER, "-A", "trust", "-E", "UTF8")
+        )
+        _run((*control, "-l", str(folder / "log"), "-o", options, "start"))
+        try:
+            _run((*become, str(programs / "createdb"), *client, "prefect"))
+            yield f"postgresql+asyncpg://{_DATABASE_USER}@127.0.0.1:{port}/prefect"
+        finally:
+            _run((*control, "-m", "immediate", "stop"))
 
 
 def _run(command: Sequence[str]) -> None:
@@ -164,15 +161,20 @@ class Stack:
             wait_until(lambda: "started!" in log.read_text(errors="replace"), what=f"worker of {pool}, see {log}")
             yield child
 
+    @property
+    def _auth(self) -> tuple[str, str] | None:
+        user, _, password = self.environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+        return (user, password) if password else None
+
     def ask(self, path: str, **body: object) -> list[dict] | dict:
         """What the server's API answers to a POST."""
-        answer = httpx.post(f"{self.api}{path}", json=body, timeout=60)
+        answer = httpx.post(f"{self.api}{path}", json=body, timeout=60, auth=self._auth)
         answer.raise_for_status()
         return answer.json()
 
     def get(self, path: str) -> dict:
         """What the server's API answers to a GET."""
-        answer = httpx.get(f"{self.api}{path}", timeout=60)
+        answer = httpx.get(f"{self.api}{path}", timeout=60, auth=self._auth)
         answer.raise_for_status()
         return answer.json()
 
@@ -181,7 +183,7 @@ class Stack:
 def prefect_stack(folder: Path, **settings: str) -> Iterator[Stack]:
     """A Prefect server on a PostgreSQL of its own, with `settings` in the environment of both server and clients."""
     with ExitStack() as stack:
-        database = stack.enter_context(postgres(folder / "postgres"))
+        database = stack.enter_context(postgres())
         port = free_port()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         environment |= {
