@@ -1,8 +1,4 @@
-"""Champions promoted and brought back by a person: recorded in the store, and put to use in the folder of runs.
-
-`runs/champions/<digest>/` holds the checkpoint's files; `runs/champion.json` points there, where `--model champion` and
-a running `tally serve` look.
-"""
+"""Champions promoted and brought back by a person: recorded in the store, and put to use in the folder of runs."""
 
 from __future__ import annotations
 
@@ -10,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.champion import POINTER
-from flows.outputs import write_champion
-from flows.runs import now, write_json
+from flows.promotion import challenger_figures, checkpoint_in, install, judged_inputs, kept_stages
+from flows.runs import now
 from storage.champions import ChampionRecord, current_champion, record_decision, roll_back
 from storage.digest import JSON
 from storage.store import Store
-
-_FOLDER = "champions"
 
 
 @dataclass(frozen=True)
@@ -34,7 +27,7 @@ class ChampionDesk:
             ValueError: the run has no such model, or it is the champion already.
         """
         stages = {str(one["name"]): one for one in run.get("stages") or []}
-        checkpoint = stages.get(f"train.{rung}")
+        checkpoint = checkpoint_in(run, rung=rung)
         if checkpoint is None:
             raise ValueError(f"rung: expected one that run {run.get('name')} trained, got {rung!r}")
         catalog = str(run.get("catalog") or run.get("name"))
@@ -48,10 +41,11 @@ class ChampionDesk:
             time=now(),
             run=str(run.get("name")),
             rung=rung,
-            checkpoint=self.store.manifest_url("train", key=str(checkpoint["key"])),
+            preset=str(run.get("preset") or ""),
+            checkpoint=self.store.manifest_url(str(checkpoint["stage"]), key=str(checkpoint["key"])),
             checkpoint_digest=str(checkpoint["content_digest"]),
-            inputs=_inputs(stages),
-            stages={name: str(one["manifest"]) for name, one in stages.items()},
+            inputs=judged_inputs({name: str(one["content_digest"]) for name, one in stages.items()}),
+            stages=kept_stages({name: str(one["manifest"]) for name, one in stages.items()}),
             replaced=present.number if present else 0,
             reasons=(reason,),
             figures=_figures(run, rung=rung),
@@ -67,19 +61,11 @@ class ChampionDesk:
         return self._put_to_use(roll_back(self.store, catalog=catalog, to=to, time=now(), reason=reason))
 
     def _put_to_use(self, record: ChampionRecord) -> str:
-        place = f"{_FOLDER}/{record.checkpoint_digest[:16]}"
-        write_champion(self.store.load(record.checkpoint), store=self.store, folder=self.runs / place)
-        write_json(self.runs / POINTER, {"folder": place, "catalog": record.catalog, "number": record.number})
+        install(record, store=self.store, runs=self.runs)
         return f"{record.rung} of run {record.run} is the champion of {record.catalog} (record {record.number})"
 
 
-def _inputs(stages: Mapping[str, Mapping[str, JSON]]) -> dict[str, str]:
-    """Content digests of what the model was made from and judged on."""
-    splits = {name: stages.get(f"ingest.{name}") for name in ("catalog", "pool", "val")}
-    return {name: str(one["content_digest"]) for name, one in splits.items() if one is not None}
-
-
 def _figures(run: Mapping[str, JSON], *, rung: str) -> dict[str, JSON]:
-    """What the run measured of the model, on val and on test, averaged over the levels."""
+    """What the run measured of the model, on val and on test, by level."""
     measured = {"val": run.get("val_ladder") or {}, "test": run.get("ladder") or {}}
-    return {split: {"challenger": ladder.get(rung, {}).get("averaged", {})} for split, ladder in measured.items()}
+    return {split: challenger_figures(ladder.get(rung, {})) for split, ladder in measured.items()}

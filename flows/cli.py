@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import automation_commands, catalog_commands
+from flows import automation_commands, catalog_commands, champion_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
-from flows.options import GcOptions, RunOptions
+from flows.options import GcOptions, RetrainOptions, RunOptions
 from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
 from flows.refusals import refusal
@@ -32,7 +32,7 @@ from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-_GC = GcOptions()
+_GC, _RETRAIN = GcOptions(), RetrainOptions()
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
 
 Start with `tally run --dataset sample --preset demo`, then look at `runs/demo/report.html`.
@@ -41,6 +41,7 @@ Every command explains itself with `--help`.
 
 app = App(name="tally", help=_HELP, help_format="markdown", result_action="return_value")
 app.command(catalog_commands.app)
+app.command(champion_commands.app)
 app.command(automation_commands.app)
 
 
@@ -85,6 +86,24 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     """Stages that train run in processes of their own, which a signal to this one does not reach."""
     stop_children()
     raise KeyboardInterrupt
+
+
+@app.command
+def retrain(options: Annotated[RetrainOptions, Parameter(name="*")] = _RETRAIN) -> None:
+    """Let the champion follow its catalog and pool: only what changed is cut out, composed and learnt.
+
+    New products are learnt from the champion on, products that left are taken out of it; the challenger becomes
+    champion if it is better on val. Nothing happens while nothing has changed.
+    """
+    from flows.retrain_run import execute_retraining
+
+    console = Console()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _interrupt)
+    with ProgressDisplay(console) as display:
+        record = execute_retraining(options, events=display)
+    for line in summary_lines(record, folder=Path(options.runs) / record.name):
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 @app.command

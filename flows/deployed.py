@@ -16,23 +16,32 @@ set_prefect_defaults()
 from prefect import flow  # noqa: E402 - the settings above are read at import
 from prefect.artifacts import create_markdown_artifact, create_table_artifact  # noqa: E402
 from prefect.client.schemas.objects import State  # noqa: E402
-from prefect.states import Completed  # noqa: E402
+from prefect.runtime import flow_run  # noqa: E402
+from prefect.states import Cancelled, Completed  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 from flows.announcements import announce_version  # noqa: E402
 from flows.catalog import Catalog, add_products  # noqa: E402
 from flows.evaluate_model import evaluate_model  # noqa: E402
+from flows.execution import carry_out  # noqa: E402
 from flows.gc import by_stage, collect  # noqa: E402
+from flows.live import LiveRun  # noqa: E402
+from flows.mapped import mapped_by  # noqa: E402
 from flows.options import (  # noqa: E402
     EvaluateOptions,
     GcOptions,
     IngestOptions,
     PredictOptions,
+    RetrainOptions,
     RunOptions,
     worker_count,
 )
-from flows.prefect_flows import PrefectRunner, pipeline, takes  # noqa: E402
+from flows.prefect_flows import PrefectRunner, pipeline, shown, takes, watcher  # noqa: E402
 from flows.refusals import checked  # noqa: E402
+from flows.retrain_run import retraining_of  # noqa: E402
+from flows.runs import RunRecord  # noqa: E402
+from flows.superseded import newer_waiting_run  # noqa: E402
+from flows.time_limit import time_limit  # noqa: E402
 from storage.store import Store  # noqa: E402
 
 _LISTED = 100
@@ -80,7 +89,7 @@ def _up_to(last: str, options: RunOptions) -> State:
 @deployable("evaluate", EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> State:
     """A trained model is measured on val and test: RPC's metrics by level, at the threshold that val chose."""
-    run = PrefectRunner(store=Store.open(options.store), workers=worker_count(options.workers))
+    run = PrefectRunner(store=Store.open(options.store), run=options.name, workers=worker_count(options.workers))
     report = evaluate_model(options, run=run)
     rows = [{"level": level, **_rounded(figures)} for level, figures in report["honest"].items()]
     create_table_artifact(rows, key="evaluation", description=f"{options.model} on test, {options.dataset}")
@@ -125,6 +134,28 @@ def ingest(options: IngestOptions) -> State:
     if change.changed:
         announce_version(change.version, store=store)
     return Completed(message=title, data={"version": change.version.number, "added": list(change.changed)})
+
+
+@deployable("retrain", RetrainOptions)
+def retrain(options: RetrainOptions) -> RunRecord | State:
+    """The champion follows its catalog and pool: what is new is learnt, and the better of both models is champion.
+
+    A run that waited while a newer one was asked for leaves everything to that one.
+    """
+    newer = newer_waiting_run()
+    if newer is not None:
+        return Cancelled(message=f"replaced by {newer}, which was asked for later")
+    known = options.run_options(Store.open(options.store))
+    with time_limit(options.time_limit, events=watcher.get()) as events, mapped_by(known) as mapped:
+        live = LiveRun(events, flow_run=flow_run.id)
+        run = PrefectRunner(
+            store=Store.open(options.store),
+            run=known.folder.name,
+            workers=known.worker_count(),
+            mapped=mapped,
+            events=live,
+        )
+        return shown(carry_out(known, run=run, work=retraining_of(known), events=live, live=live))
 
 
 @deployable("gc", GcOptions)

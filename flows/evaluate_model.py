@@ -7,6 +7,7 @@ from pathlib import Path
 from flows.catalog import catalog_name
 from flows.options import EvaluateOptions
 from flows.pipeline import evaluate_rung, ingest_splits
+from flows.promotion import checkpoint_in
 from flows.runner import Runner
 from flows.runs import RunRecord, now, read_run
 from storage.champions import current_champion
@@ -27,11 +28,10 @@ def checkpoint_of(model: str, *, store: Store, runs: Path, catalog: str) -> Mani
     if record is not None:
         return store.load(record.checkpoint)
     run = read_run(_last_trained(runs) if model == CHAMPION else runs / model)
-    stages = {one["name"]: one["manifest"] for one in run["stages"]}
-    url = stages.get(f"train.{run.get('champion')}")
-    if url is None:
+    checkpoint = checkpoint_in(run, rung=str(run.get("champion")))
+    if checkpoint is None:
         raise ValueError(f"model: expected a run that trained a model, got {model!r}, which ended as {run['state']}")
-    return store.load(url)
+    return store.load(store.manifest_url(str(checkpoint["stage"]), key=str(checkpoint["key"])))
 
 
 def _last_trained(runs: Path) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import orjson
 import pyarrow.parquet as pq
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 
+from flows.stage_markdown import artifact_key, table_of
 from inspector.pictures import data_uri
 from storage.images import decode_rgb
 from storage.manifest import Manifest
@@ -22,19 +22,18 @@ _PAIRS, _SKUS = 10, 10
 _COLUMNS = ("sku", "products", "found", "right", "precision", "recall", "count_error")
 
 
-def publish_evaluation(name: str, manifest: Manifest, *, store: Store, page: str = "") -> None:
+def publish_evaluation(name: str, manifest: Manifest, *, store: Store, page: str) -> None:
     """Make artifacts of the stage `name`, such as evaluate.source: one Markdown, and an image for each plot.
 
-    `page` is the stage's page in the inspector, where there is one.
+    `page` is the stage's page in the inspector.
     """
-    key = re.sub("[^a-z0-9]+", "-", name.lower())
+    key = artifact_key(name)
     report = orjson.loads(store.read(manifest.row("report")))
     tables = {
         table: pq.read_table(io.BytesIO(store.read(manifest.row(f"table/{table}")))).to_pylist()
         for table in ("confusions", "skus", "error_kinds")
     }
-    link = f"[{name} in the inspector]({page})\n\n" if page else ""
-    markdown = link + evaluation_markdown(report, tables=tables)
+    markdown = f"[{name} in the inspector]({page})\n\n" + evaluation_markdown(report, tables=tables)
     create_markdown_artifact(markdown, key=key, description=f"{name}: figures on test")
     for row in manifest.rows:
         if row.item_id.startswith(("plot/", "picture/")):
@@ -59,22 +58,13 @@ def evaluation_markdown(report: Mapping[str, Any], *, tables: Mapping[str, Seque
     number = {(row["level"], row["kind"]): row["number"] for row in tables["error_kinds"]}
     levels = list(dict.fromkeys(row["level"] for row in tables["error_kinds"]))
     rows = [[level, *(number[level, kind] for kind in kinds)] for level in levels]
-    parts += ["mistakes at the threshold:", _table(["level", *kinds], rows)]
+    parts += ["mistakes at the threshold:", table_of(["level", *kinds], rows=rows)]
     if tables["confusions"]:
         pairs = [[row["true_sku"], row["found_sku"], row["times"]] for row in tables["confusions"][:_PAIRS]]
-        parts += ["most confused pairs:", _table(["true SKU", "found SKU", "times"], pairs)]
+        parts += ["most confused pairs:", table_of(["true SKU", "found SKU", "times"], rows=pairs)]
     worst = sorted(tables["skus"], key=lambda row: 2 * row["right"] - row["products"] - row["found"])[:_SKUS]
-    parts += ["SKUs with most mistakes:", _table(_COLUMNS, [[row[column] for column in _COLUMNS] for row in worst])]
+    parts += [
+        "SKUs with most mistakes:",
+        table_of(_COLUMNS, rows=[[row[column] for column in _COLUMNS] for row in worst]),
+    ]
     return "\n\n".join(parts)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _cell(value: Any) -> str:  # noqa: ANN401 - text, numbers and None
-    if value is None:
-        return ""
-    # A catalog's text must not end the cell.
-    return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")

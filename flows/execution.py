@@ -12,18 +12,29 @@ from pathlib import Path
 from flows import pipeline as order
 from flows.explain import ExplainRunner, NothingToStandInError, Verdict
 from flows.live import LiveRun
+from flows.mapped import mapped_by
 from flows.options import RunOptions
 from flows.outputs import write_outputs
 from flows.parts import PartDoneError, PartRunner
-from flows.pipeline import Outcome
+from flows.pipeline import Outcome, Splits
+from flows.promotion import Challenger, install, judge, kept_stages
 from flows.runner import LocalRunner, LookUpRunner, NotCachedError, Runner
 from flows.runs import RUN_FILE, RunRecord, now, read_run
 from flows.time_limit import time_limit
+from storage.champions import current_champion
+from storage.digest import JSON
 from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink, discard_event
 from tasks.process import stop_children
 
 Climb = Callable[[Runner], Outcome]
+# What a run does with its runner; it may note in the record what was decided.
+Work = Callable[[Runner, RunRecord], Outcome]
+UNCHANGED = "unchanged"
+
+
+class UnchangedError(Exception):
+    """Nothing has changed since the last run: there is nothing to do."""
 
 
 def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> RunRecord:
@@ -36,14 +47,20 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
     store = Store.open(options.store)
     if not options.refresh:
         try:
-            return carry_out(options, run=LookUpRunner(store=store), climb=climb_of(options), events=events)
+            return carry_out(options, run=LookUpRunner(store=store), work=pipeline_of(options), events=events)
         except NotCachedError:
             pass
     if options.engine == "local":
-        with time_limit(options.time_limit, events=events) as limited:
+        with time_limit(options.time_limit, events=events) as limited, mapped_by(options) as mapped:
             live = LiveRun(limited)
-            run = LocalRunner(store=store, workers=options.worker_count(), refresh=options.part().refresh, events=live)
-            return carry_out(options, run=run, climb=climb_of(options), events=live, live=live)
+            run = LocalRunner(
+                store=store,
+                workers=options.worker_count(),
+                mapped=mapped,
+                refresh=options.part().refresh,
+                events=live,
+            )
+            return carry_out(options, run=run, work=pipeline_of(options), events=live, live=live)
     from flows.prefect_flows import pipeline, watched_by
 
     with watched_by(events):
@@ -53,6 +70,20 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
 def climb_of(options: RunOptions) -> Climb:
     """The pipeline of the options, to be run with any runner."""
     return lambda run: order.pipeline(run, choice=options.choice(run.store), preset=options.configuration())
+
+
+def pipeline_of(options: RunOptions, climb: Climb | None = None) -> Work:
+    """The pipeline, or the part of it that the options ask for, and what is decided about its model.
+
+    `climb` runs the stages; `climb_of(options)` when not given.
+    """
+
+    def work(run: Runner, record: RunRecord) -> Outcome:
+        outcome = (climb or climb_of(options))(PartRunner(inner=run, part=options.part()))
+        record.decision = judged_run(outcome, record=record, options=options, run=run)
+        return outcome
+
+    return work
 
 
 def explain_run(options: RunOptions) -> list[Verdict]:
@@ -78,9 +109,9 @@ def former_manifests(folder: Path) -> dict[str, str]:
 
 
 def carry_out(
-    options: RunOptions, *, run: Runner, climb: Climb, events: EventSink, live: LiveRun | None = None
+    options: RunOptions, *, run: Runner, work: Work, events: EventSink, live: LiveRun | None = None
 ) -> RunRecord:
-    """Run the pipeline, or the part that was asked for, and write the run's outputs.
+    """Do a run's work and write its outputs.
 
     With `live`, which also gets the runner's events, `run.json` is kept up to date on the way.
     """
@@ -100,13 +131,13 @@ def carry_out(
     if live is not None:
         live.follow(record, folder=options.folder)
     try:
-        outcome = _climbed(climb, run=PartRunner(inner=run, part=options.part()), events=events)
+        outcome = _done(work, run=run, record=record, events=events)
     except NotCachedError:
         raise
     except PartDoneError as done:
-        record.state, record.finished = f"completed to {done}", now()
-        record.write(options.folder)
-        return record
+        return _ended(record, state=f"completed to {done}", folder=options.folder)
+    except UnchangedError:
+        return _ended(record, state=UNCHANGED, folder=options.folder)
     except BaseException as error:
         # A thread that waits for a training can't be interrupted; the training would outlive a run that was cancelled.
         stop_children()
@@ -118,7 +149,13 @@ def carry_out(
         if live is not None:
             live.end()
     record.target_protocol = outcome.prepared.target_protocol
-    record.champion = outcome.champion
+    record.champion, record.checkpoints = (
+        outcome.champion,
+        {
+            name: {"stage": one.stage, "key": one.key, "content_digest": one.content_digest}
+            for name, one in ((name, rung.checkpoint) for name, rung in outcome.rungs.items())
+        },
+    )
     record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}
     record.val_ladder = {name: rung.report["val"] for name, rung in outcome.rungs.items()}
     record.state, record.finished = "completed", now()
@@ -127,12 +164,44 @@ def carry_out(
     return record
 
 
-def _climbed(climb: Climb, *, run: Runner, events: EventSink) -> Outcome:
-    """The outcome; where a stored file turns out to be damaged, its stage is run again and the climb goes on."""
+def judged_run(outcome: Outcome, *, record: RunRecord, options: RunOptions, run: Runner) -> dict[str, JSON] | None:
+    """What is decided about the run's model; None where it does not compete: it saw a part of the catalog, or test."""
+    if not options.promote or options.sku or options.pool_source == "test":
+        return None
+    name = outcome.champion
+    challenger = Challenger(
+        catalog=record.catalog,
+        catalog_version=record.catalog_version,
+        run=record.name,
+        preset=record.preset,
+        name=name,
+        rung=outcome.rungs[name],
+        stages=kept_stages({name: result.manifest for name, result in run.results.items()}),
+    )
+    return settle(run, challenger=challenger, splits=outcome.prepared, options=options)
+
+
+def settle(run: Runner, *, challenger: Challenger, splits: Splits, options: RunOptions) -> dict[str, JSON]:
+    """Judge a challenger and have the champion's files where they are looked for; returns what to record of it."""
+    made = judge(run, challenger=challenger, splits=splits, preset=options.configuration())
+    champion = current_champion(run.store, catalog=challenger.catalog)
+    assert champion is not None, "a catalog with a decision has a champion"
+    install(champion, store=run.store, runs=Path(options.runs))
+    return {"number": made.number, "action": made.action, "reasons": list(made.reasons), "champion": champion.number}
+
+
+def _ended(record: RunRecord, *, state: str, folder: Path) -> RunRecord:
+    record.state, record.finished = state, now()
+    record.write(folder)
+    return record
+
+
+def _done(work: Work, *, run: Runner, record: RunRecord, events: EventSink) -> Outcome:
+    """The outcome; where a stored file turns out to be damaged, its stage is run again and the work goes on."""
     remade: set[str] = set()
     while True:
         try:
-            return climb(run)
+            return work(run, record)
         except DamagedArtifactError as error:
             if error.url in remade or not run.store.discard(error.url):
                 raise

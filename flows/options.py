@@ -19,10 +19,14 @@ from flows.pipeline import DatasetChoice
 from flows.presets import PRESETS, Preset
 from flows.runs import last_run, read_run
 from storage.catalogs import CatalogVersion, catalog_version
+from storage.champions import current_champion
 from storage.store import Store
 from tasks.params import Renderer
 
+# Where a team keeps its artifacts, so that nobody has to say it each time.
+_STORE = os.environ.get("TALLY_STORE", "store")
 _NAME = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$"
+TaskRunner = Literal["threads", "processes", "dask"]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 
 
@@ -37,7 +41,7 @@ class RunOptions(BaseModel):
         pattern=_NAME,
         description="folder of the run under `runs`; the preset when empty",
     )
-    store: str = Field(default="store", description="folder or URL of the artifact store")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
     pool_source: Literal["pool", "test"] = Field(
         default="pool", description="test: the test photos, without labels, are the pool (transductive)"
@@ -48,6 +52,12 @@ class RunOptions(BaseModel):
     )
     seed: int = Field(default=0, ge=0, description="seed of every stage")
     workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    task_runner: TaskRunner = Field(
+        default="threads", description="what maps segment, compose, render and predict; the results are the same"
+    )
+    dask_address: str = Field(
+        default="", description="scheduler of a Dask cluster; a cluster of `workers` processes here when empty"
+    )
     from_stage: Annotated[str, Parameter(name="--from")] = Field(
         default="", description="first stage that may be computed; what comes before is only taken from the store"
     )
@@ -63,11 +73,14 @@ class RunOptions(BaseModel):
         description="what gives synthetic photos the look of the pool; auto: what teaches best; empty: as the preset",
     )
     time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
+    promote: bool = Field(default=True, description="the run's model becomes champion if it is better on val")
     dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
     engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
 
     @model_validator(mode="after")
     def _stages_exist(self) -> RunOptions:
+        if self.dask_address and self.task_runner != "dask":
+            raise ValueError(f"dask_address: expected task_runner dask beside it, got {self.task_runner}")
         if self.only and (self.from_stage or self.to_stage):
             raise ValueError("only: expected no --from and no --to beside it, got both; --only X is --from X --to X")
         self.part()
@@ -145,7 +158,7 @@ class CatalogOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     dataset: str = Field(default="", description="folder of the data set; that of the last run when not given")
     catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
-    store: str = Field(default="store", description="folder or URL of the artifact store")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
     workers: int = Field(default=0, ge=0, le=1024, description="photos validated at once; 0: one a processor")
 
@@ -170,6 +183,46 @@ class IngestOptions(CatalogOptions):
     sku: Names = Field(default=(), description="products of the folder that are added; all new ones when empty")
 
 
+class RetrainOptions(BaseModel):
+    """Which catalog's champion follows its catalog."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    dataset: str = Field(default="", description="folder of the data set; that of the catalog or the last run if empty")
+    catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
+    catalog_version: int = Field(default=0, ge=0, description="version of the catalog to follow; 0: the newest")
+    preset: Literal["", "micro", "demo", "cpu", "gpu", "paper"] = Field(
+        default="", description="configuration; the one that the champion was trained with when empty"
+    )
+    name: str = Field(default="retrain", min_length=1, pattern=_NAME, description="folder of the run under `runs`")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
+    runs: str = Field(default="runs", description="folder of the runs")
+    seed: int = Field(default=0, ge=0, description="seed of every stage")
+    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
+    task_runner: TaskRunner = Field(
+        default="threads", description="what maps segment, compose, render and predict; the results are the same"
+    )
+    dask_address: str = Field(
+        default="", description="scheduler of a Dask cluster; a cluster of `workers` processes here when empty"
+    )
+    engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
+
+    def run_options(self, store: Store) -> RunOptions:
+        """The same as a run has them, with the data set and the preset found out.
+
+        Raises:
+            ValueError: no data set is named or known.
+        """
+        version = catalog_version(store, catalog=self.catalog) if self.catalog else None
+        dataset = self.dataset or (version.dataset if version else "") or CatalogOptions(runs=self.runs).root()
+        champion = current_champion(store, catalog=self.catalog or catalog_name(dataset))
+        preset = self.preset or (champion.preset if champion else "") or "cpu"
+        shared = ("catalog", "catalog_version", "name", "store", "runs", "seed", "workers", "time_limit", "engine")
+        spread = ("task_runner", "dask_address")
+        values = {name: getattr(self, name) for name in (*shared, *spread)}
+        return RunOptions(dataset=dataset, preset=preset, **values)
+
+
 class EvaluateOptions(BaseModel):
     """Which model is measured on which data set."""
 
@@ -178,7 +231,7 @@ class EvaluateOptions(BaseModel):
     model: str = Field(default="champion", min_length=1, description="champion, or the name of a run")
     preset: Literal["micro", "demo", "cpu", "gpu", "paper"] = Field(default="cpu", description="how it is evaluated")
     name: str = Field(default="evaluate", pattern=_NAME, description="folder of this run under `runs`")
-    store: str = Field(default="store", description="folder or URL of the artifact store")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
     catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
     catalog_version: int = Field(
@@ -210,7 +263,7 @@ class GcOptions(BaseModel):
     """What garbage collection looks at."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    store: str = Field(default="store", description="folder or URL of the artifact store")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of runs that are kept, besides those noted in the store")
     older_than: float = Field(default=24.0, ge=0, description="hours that nothing in a folder has changed")
     delete: bool = Field(default=False, description="remove what was found; without it nothing is removed")

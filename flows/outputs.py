@@ -9,6 +9,7 @@ from flows.pipeline import Outcome, Rung
 from flows.runs import RunRecord, write_json
 from inspector.report import write_report
 from storage.catalog import categories_of
+from storage.digest import JSON
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
 from storage.store import Store, replace_file
@@ -99,6 +100,7 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
         "",
         f"[bold]test cAcc {best:.3f}[/bold] (champion {record.champion}, threshold from val, {record.target_protocol})",
         f"ladder    {ladder}",
+        *([f"decision  {_decision(record.decision)}"] if record.decision else []),
         f"stages    {took}, {quarantined} inputs quarantined",
         f"report    {folder}/report.html",
         f"metrics   {folder}/metrics.json",
@@ -111,6 +113,10 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
         "  tally inspect                                           look at every artifact in a browser",
         f"  tally run --dataset {_short(record.dataset)} --preset cpu    the same, trained for longer",
     ]
+
+
+def _decision(decision: Mapping[str, JSON]) -> str:
+    return f"{decision['action']}; champion is number {decision['champion']} ({'; '.join(decision['reasons'])})"
 
 
 def _short(path: str) -> str:

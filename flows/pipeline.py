@@ -86,8 +86,7 @@ class Rung:
 class Outcome:
     """Everything a finished run has to show."""
 
-    prepared: Prepared
-    synthesized: Synthesized
+    prepared: Splits
     rungs: dict[str, Rung] = field(default_factory=dict)
 
     @property
@@ -199,7 +198,16 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
     for name in (*image_rounds(preset), "instance_level"):
         level = "instance_level" if name == "instance_level" else "image_level"
         rung = rungs[before]
-        pseudo = _select(run, name, level=level, rung=rung, prepared=prepared, boards=synthesized.boards, preset=preset)
+        pseudo = select_round(
+            run,
+            name,
+            level=level,
+            checkpoint=rung.checkpoint,
+            val_predictions=rung.val_predictions,
+            prepared=prepared,
+            boards=synthesized.boards,
+            preset=preset,
+        )
         if preset.feedback and before == "render":
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
             anew = preset.model_copy(update={"render": render})
@@ -234,13 +242,23 @@ def image_rounds(preset: Preset) -> list[str]:
     return [*(f"image_level_{number}" for number in range(1, preset.image_rounds)), "image_level"]
 
 
-def _select(
-    run: Runner, name: str, *, level: str, rung: Rung, prepared: Prepared, boards: Manifest, preset: Preset
+def select_round(
+    run: Runner,
+    name: str,
+    *,
+    level: str,
+    checkpoint: Manifest,
+    val_predictions: Manifest,
+    prepared: Splits,
+    boards: Manifest,
+    preset: Preset,
 ) -> Manifest:
+    """Pseudo-labels of the pool by a checkpoint, which sees each photo in several turns."""
+
     def predictions(turns: int) -> Manifest:
         parameters = preset.predict.model_copy(update={"turns": turns})
         title = f"predict.{name}.pool" + (f".turned{turns}" if turns else "")
-        return run.stage(title, parameters, checkpoint=rung.checkpoint, photos=prepared.pool)
+        return run.stage(title, parameters, checkpoint=checkpoint, photos=prepared.pool)
 
     return run.stage(
         f"select.{name}",
@@ -250,7 +268,7 @@ def _select(
         other_views=[predictions(turns) for turns in preset.other_views],
         boards=boards,
         val=prepared.val,
-        val_predictions=rung.val_predictions,
+        val_predictions=val_predictions,
         **reviewed(run, stage="select"),
     )
 
@@ -305,4 +323,4 @@ def pipeline(run: Runner, *, choice: DatasetChoice, preset: Preset) -> Outcome:
     prepared = prepare(run, choice=choice, preset=preset)
     synthesized = synthesize(run, prepared=prepared, preset=preset)
     rungs = distill(run, prepared=prepared, synthesized=synthesized, preset=preset)
-    return Outcome(prepared=prepared, synthesized=synthesized, rungs=rungs)
+    return Outcome(prepared=prepared, rungs=rungs)

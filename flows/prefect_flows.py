@@ -27,31 +27,33 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed  # noqa: E402
 
 from flows import pipeline as order  # noqa: E402
-from flows.execution import carry_out, explain_run  # noqa: E402
+from flows.execution import carry_out, explain_run, pipeline_of  # noqa: E402
 from flows.links import run_url  # noqa: E402
 from flows.live import LiveRun  # noqa: E402
+from flows.mapped import mapped_by  # noqa: E402
 from flows.options import RunOptions  # noqa: E402
 from flows.parts import PartDoneError  # noqa: E402
 from flows.pipeline import Outcome  # noqa: E402
 from flows.refusals import checked  # noqa: E402
 from flows.runner import PrefectRunner, Runner  # noqa: E402
 from flows.runs import RunRecord  # noqa: E402
+from flows.stage_artifacts import publish_outcome  # noqa: E402
 from flows.time_limit import time_limit  # noqa: E402
 from storage.store import Store  # noqa: E402
 from tasks.context import EventSink, discard_event  # noqa: E402
 
 Result = TypeVar("Result")
-_watcher: ContextVar[EventSink] = ContextVar("watcher", default=discard_event)
+watcher: ContextVar[EventSink] = ContextVar("watcher", default=discard_event)
 
 
 @contextmanager
 def watched_by(events: EventSink) -> Iterator[None]:
     """Send the events of flows that start inside to `events`."""
-    token = _watcher.set(events)
+    token = watcher.set(events)
     try:
         yield
     finally:
-        _watcher.reset(token)
+        watcher.reset(token)
 
 
 def takes(options: type[BaseModel]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -85,18 +87,28 @@ def pipeline(**values: Any) -> RunRecord | State:  # noqa: ANN401 - the fields o
     options = checked(RunOptions, values)
     if options.dry_run:
         return _planned(options)
-    with time_limit(options.time_limit, events=_watcher.get()) as events:
+    with time_limit(options.time_limit, events=watcher.get()) as events, mapped_by(options) as mapped:
         live = LiveRun(events, flow_run=flow_run.id)
         _link_to_inspector(options)
         run = PrefectRunner(
             store=Store.open(options.store),
             run=options.folder.name,
             workers=options.worker_count(),
+            mapped=mapped,
             refresh=options.part().refresh,
             events=live,
         )
-        climb = partial(_climb, options=options)
-        return carry_out(options, run=run, climb=climb, events=live, live=live)
+        work = pipeline_of(options, partial(_climb, options=options))
+        return shown(carry_out(options, run=run, work=work, events=live, live=live))
+
+
+def shown(record: RunRecord) -> RunRecord:
+    """The record, after the ladder and the decision were put among the flow run's artifacts."""
+    if record.champion is not None:
+        publish_outcome(
+            record.ladder, champion=record.champion, protocol=str(record.target_protocol), decision=record.decision
+        )
+    return record
 
 
 def _link_to_inspector(options: RunOptions) -> None:
@@ -120,7 +132,7 @@ def _climb(run: Runner, *, options: RunOptions) -> Outcome:
     prepared = _sub_flow("prepare", lambda: order.prepare(run, choice=choice, preset=preset))
     synthesized = _sub_flow("synthesize", lambda: order.synthesize(run, prepared=prepared, preset=preset))
     rungs = _sub_flow("distill", lambda: order.distill(run, prepared=prepared, synthesized=synthesized, preset=preset))
-    return Outcome(prepared=prepared, synthesized=synthesized, rungs=rungs)
+    return Outcome(prepared=prepared, rungs=rungs)
 
 
 def _sub_flow(name: str, work: Callable[[], Result]) -> Result:

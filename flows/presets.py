@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tasks.params import (
     BoardParams,
     CoarseParams,
+    CompareParams,
     ComposeParams,
     EvaluateParams,
     PredictParams,
@@ -21,12 +22,16 @@ from tasks.params import (
     RefineParams,
     Renderer,
     RenderParams,
+    RetrainParams,
     SaliencyParams,
     SegmentParams,
     SelectParams,
     StageParams,
     TrainParams,
 )
+
+# Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
+RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
 
 class Preset(BaseModel):
@@ -35,7 +40,8 @@ class Preset(BaseModel):
     `image_rounds`: how often whole photos are selected and learnt from. `other_views`: quarter turns in which pool
     photos are predicted again; selection wants the views to agree. `feedback`: whether views are weighed, and photos
     composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the renderer `auto`
-    tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels.
+    tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels. `retrain_share`: how
+    much of the whole ladder's photos and steps a retraining takes when the catalog or the pool has changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +63,8 @@ class Preset(BaseModel):
     other_views: tuple[Literal[1, 2, 3], ...] = (2,)
     feedback: bool = False
     evaluate: EvaluateParams = EvaluateParams()
+    retrain_share: float = Field(default=0.12, gt=0, le=1)
+    compare: CompareParams = CompareParams()
 
     @property
     def trial(self) -> TrainParams:
@@ -75,6 +83,26 @@ class Preset(BaseModel):
     def seeded(self, seed: int) -> Preset:
         """The same preset with `seed` in every stage."""
         return self.model_copy(update={name: _seeded(getattr(self, name), seed) for name in type(self).model_fields})
+
+    @property
+    def retrain(self) -> dict[str, RetrainParams]:
+        """The two trainings of a champion that goes on: "new" with new products, "pool" with pool photos."""
+        rungs = {"new": ("source", "render"), "pool": ("image_level", "instance_level")}
+        return {name: self._retraining(name, of=of) for name, of in rungs.items()}
+
+    def _retraining(self, name: str, *, of: tuple[str, ...]) -> RetrainParams:
+        steps = max(1, round(self.retrain_share * sum(self.train[rung].steps for rung in of)))
+        base = self.train["image_level"].model_dump()
+        # Photos composed on the fly know nothing of what is new: it is all in the stored ones.
+        stored = {"stream": 0.0, "synthesis": None}
+        changed = {"steps": steps, "evaluate_every": max(1, steps // 2), "mix": RETRAIN_MIX[name], **stored}
+        return RetrainParams.model_validate({**base, **changed})
+
+    def compose_new(self, skus: Sequence[str], *, products: int) -> ComposeParams:
+        """The composition of a retraining: fewer photos, half of them sure to show a new product among old ones."""
+        photos = max(4, round(self.retrain_share * self.compose.photos))
+        weight = max(1.0, (products - len(skus)) / max(1, len(skus)))
+        return self.compose.model_copy(update={"photos": photos, "sku_weights": dict.fromkeys(skus, weight)})
 
 
 def _seeded(value: object, seed: int) -> object:

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from flows.links import stage_url
 from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.store import Store
 from tasks.context import EventSink, discard_event
-from tasks.params import EvaluateParams, StageParams
+from tasks.mapping import THREADS
+from tasks.params import StageParams
 from tasks.process import stop_children
 from tasks.stage import Input, StageResult, execute, key_of, prefect_task, result_of
 
@@ -54,10 +54,14 @@ class LookUpRunner:
 
 @dataclass(kw_only=True)
 class LocalRunner:
-    """Runs the stages in this process, one after the other, without Prefect."""
+    """Runs the stages in this process, one after the other, without Prefect.
+
+    `mapped`: what mapped stages work with: threads, processes or dask:ADDRESS.
+    """
 
     store: Store
     workers: int = 1
+    mapped: str = THREADS
     refresh: frozenset[str] = frozenset()
     events: EventSink = discard_event
     results: dict[str, StageResult] = field(default_factory=dict)
@@ -69,6 +73,7 @@ class LocalRunner:
             inputs=inputs,
             store=self.store,
             workers=self.workers,
+            runner=self.mapped,
             refresh=name in self.refresh,
             events=_named(self.events, name),
         )
@@ -79,12 +84,13 @@ class LocalRunner:
 class PrefectRunner:
     """Runs each stage as a Prefect task of the flow that is running; futures give Prefect the graph.
 
-    `run` is the run's name, for links from artifacts to its pages; empty where there are none.
+    `run` is the run's name, for links from artifacts to its pages.
     """
 
     store: Store
-    run: str = ""
+    run: str
     workers: int = 1
+    mapped: str = THREADS
     refresh: frozenset[str] = frozenset()
     events: EventSink = discard_event
     results: dict[str, StageResult] = field(default_factory=dict)
@@ -92,25 +98,27 @@ class PrefectRunner:
 
     def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
         """The result of a stage, run as a Prefect task when it is not in the store."""
-        task = prefect_task(name, events=_named(self.events, name))
+        from flows.stage_artifacts import StageArtifacts, publish_failure
+
+        shown = StageArtifacts(name, run=self.run, store=self.store, events=_named(self.events, name))
+        task = prefect_task(name, events=shown)
         future = task.submit(
             params=params.model_dump(mode="json"),
             stage=params.stage,
             inputs={key: self._reference(value) for key, value in inputs.items()},
             store_url=self.store.url,
             workers=self.workers,
+            runner=self.mapped,
             refresh=name in self.refresh,
         )
-        reference = _awaited(future)
+        try:
+            reference = _awaited(future)
+        except Exception as error:
+            publish_failure(name, run=self.run, error=error)
+            raise
         self.results[name] = StageResult(**reference)
         self._futures[reference["manifest"]] = future
-        manifest = self.store.load(reference["manifest"])
-        if params.stage == EvaluateParams.stage:
-            from flows.evaluation_artifacts import publish_evaluation
-
-            page = stage_url(self.run, stage=name) if self.run else ""
-            publish_evaluation(name, manifest, store=self.store, page=page)
-        return manifest
+        return self.store.load(reference["manifest"])
 
     def _reference(self, value: Input) -> Any:  # noqa: ANN401 - futures or URLs, as deep as the input
         if value is None:

@@ -37,6 +37,8 @@ class RunRecord:
 
     Attributes:
         ladder, val_ladder: honest figures on test and on val by rung and level.
+        checkpoints: stage, key and content digest of each rung's checkpoint.
+        decision: whether the model was promoted: action, number of the decision and of the champion, reasons.
         command: the command that makes the run again; `options` its options one by one.
         flow_run: the flow run's id in Prefect, where Prefect runs it.
         host, process: where it runs, so that others can see whether it still lives.
@@ -60,6 +62,8 @@ class RunRecord:
     error: str | None = None
     target_protocol: str | None = None
     champion: str | None = None
+    checkpoints: Mapping[str, JSON] = field(default_factory=dict)
+    decision: Mapping[str, JSON] | None = None
     ladder: dict[str, JSON] = field(default_factory=dict)
     val_ladder: dict[str, JSON] = field(default_factory=dict)
     results: Mapping[str, StageResult] = field(default_factory=dict)
@@ -67,7 +71,18 @@ class RunRecord:
     def to_json(self) -> dict[str, JSON]:
         """The record as a JSON object; its stages in the order they ran."""
         names = ("name", "dataset", "catalog", "catalog_version", "preset", "store", "state", "started", "finished")
-        later = ("error", "command", "target_protocol", "champion", "ladder", "val_ladder", "parameters", "options")
+        later = (
+            "error",
+            "command",
+            "target_protocol",
+            "champion",
+            "checkpoints",
+            "decision",
+            "ladder",
+            "val_ladder",
+            "parameters",
+            "options",
+        )
         where = ("flow_run", "host", "process")
         return {
             **{name: getattr(self, name) for name in names},

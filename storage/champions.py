@@ -32,6 +32,7 @@ class ChampionRecord:
         run: name of the run that trained the model, and `rung` its place on that run's ladder.
         checkpoint: URL of the manifest with the items checkpoint and config; `checkpoint_digest` is its content digest.
         inputs: content digests of what it was made from and judged on (catalog, pool, val).
+        preset: name of the preset that it was trained with.
         stages: URLs of the manifests of its run by stage, for retraining and for links to them.
         replaced: number of the champion that was judged against; 0: there was none.
         restored: number of the champion that came back; 0 unless rolled back.
@@ -48,6 +49,7 @@ class ChampionRecord:
     checkpoint_digest: str
     number: int = 0
     catalog_version: int = 0
+    preset: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     stages: Mapping[str, str] = field(default_factory=dict)
     replaced: int = 0
@@ -98,7 +100,8 @@ def roll_back(store: Store, *, catalog: str, to: int, time: str, reason: str) ->
     Raises:
         ValueError: there is no such champion, or it is the present one.
     """
-    made = [one for one in champion_history(store, catalog=catalog) if one.action != "rejected"]
+    history = champion_history(store, catalog=catalog)
+    made = [one for one in history if one.action != "rejected"]
     present = made[-1] if made else None
     earlier = {one.number: one for one in made if present and one.checkpoint_digest != present.checkpoint_digest}
     wanted = to or max(earlier, default=0)
@@ -110,6 +113,8 @@ def roll_back(store: Store, *, catalog: str, to: int, time: str, reason: str) ->
         number=0,
         action="rolled back",
         time=time,
+        # Until something changes that models are made from, this is the last word.
+        inputs=history[-1].inputs,
         replaced=present.number,
         restored=wanted,
         reasons=(reason,),

@@ -58,7 +58,7 @@ def test_promote__records_it_and_puts_it_to_use(made):
     record = current_champion(desk.store, catalog="shop")
     assert (record.rung, record.replaced, record.catalog_version, record.reasons) == ("render", 1, 3, ("better",))
     assert record.inputs == {"pool": "d-pool", "val": "d-val"}
-    assert record.figures["val"] == {"challenger": {"cAcc": 0.5}}
+    assert record.figures["val"] == {"challenger": {"all": {"averaged": {"cAcc": 0.5}}}}
 
 
 def test_roll_back__brings_an_earlier_one_back(made):

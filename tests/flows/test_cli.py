@@ -8,7 +8,20 @@ from flows.cli import EXIT_USAGE, app
 from storage.images import encode_png
 from tests.commands import tally
 
-COMMANDS = {"automations", "catalog", "gc", "run", "predict", "export", "serve", "evaluate", "status", "inspect"}
+COMMANDS = {
+    "automations",
+    "champion",
+    "retrain",
+    "catalog",
+    "gc",
+    "run",
+    "predict",
+    "export",
+    "serve",
+    "evaluate",
+    "status",
+    "inspect",
+}
 
 
 def test_app__has_these_commands_and_each_has_help():

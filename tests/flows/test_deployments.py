@@ -18,6 +18,7 @@ OPTIONS = {
     "predict": options.PredictOptions,
     "ingest": options.IngestOptions,
     "gc": options.GcOptions,
+    "retrain": options.RetrainOptions,
 }
 
 
@@ -39,7 +40,7 @@ def flow_of(deployment):
 def test_deployments__are_these(declared):
     assert {f"{flow_of(one).name}/{one['name']}" for one in declared} == {
         *("pipeline/sample", "pipeline/cpu", "pipeline/gpu", "prepare/cpu", "synthesize/cpu", "distill/gpu"),
-        *("evaluate/cpu", "predict/cpu", "ingest/inbox", "gc/weekly"),
+        *("evaluate/cpu", "predict/cpu", "ingest/inbox", "gc/weekly", "retrain/cpu", "retrain/gpu"),
     }
 
 
@@ -60,6 +61,14 @@ def test_deployments__on_the_gpu_pool_hold_a_training_slot_that_the_automations_
         environment = one["work_pool"].get("job_variables", {}).get("env", {})
         if one["work_pool"]["name"] == "gpu":
             assert wanted.limits[environment["TALLY_TRAINING_LIMIT"]] == 1
+
+
+def test_automations__start_deployments_that_are_declared(declared, wanted):
+    there = {f"{flow_of(one).name}/{one['name']}": one for one in declared}
+    actions = [action for one in wanted.automations for action in one["actions"] if "deployment" in action]
+    assert [action["deployment"] for action in actions] == ["retrain/cpu"]
+    for action in actions:
+        assert set(action["parameters"]) <= set(flow_of(there[action["deployment"]]).parameters.properties)
 
 
 def test_deployments__with_a_schedule_need_no_parameters(declared):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.inspector.browser.conftest import follow, sign_in
+from tests.inspector.browser.conftest import sign_in
 from tests.inspector.browser.planted import EARLIER, LONG_STAGE
 
 PAGES = {
@@ -51,7 +51,7 @@ def test_axe__finds_nothing_serious_in_forms_of_members(open_page, axe):
     page = open_page()
     sign_in(page)
     page.goto("/runs/micro/stages/segment")
-    follow(page, page.locator(".tile").first)
+    page.locator(".tile").first.click()
     item = page.get_by_role("heading", level=1).inner_text().split()[0]
     for path in ("/promote?run=micro", f"/review/decide?run=micro&stage=segment&verdict=bad&item={item}"):
         page.goto(path)
