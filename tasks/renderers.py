@@ -91,11 +91,15 @@ def fourier_renderer(pool: Sequence[Photo], *, radius: float) -> PhotoRenderer:
     def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
         height, width = photo_HW3.shape[:2]
         other_HW3 = cv2.resize(pool[int(generator.integers(len(pool)))], (width, height))
-        source, target = (np.fft.fft2(picture, axes=(0, 1)) for picture in (photo_HW3, other_HW3))
-        low_HW = (np.abs(np.fft.fftfreq(height)) <= radius)[:, None] & (np.abs(np.fft.fftfreq(width)) <= radius)
-        amplitude = np.where(low_HW[..., None], np.abs(target), np.abs(source))
-        mixed = np.fft.ifft2(amplitude * np.exp(1j * np.angle(source)), axes=(0, 1))
-        return _to_bytes(np.asarray(mixed.real, np.float32))
+        # Few low frequencies are two thin matrix products; the others would come back unchanged.
+        down_KH, across_LW = (_low_waves(length, radius=radius) for length in (height, width))
+        source_3KL, target_3KL = (
+            down_KH @ picture_HW3.transpose(2, 0, 1).astype(np.complex64) @ across_LW.T
+            for picture_HW3 in (photo_HW3, other_HW3)
+        )
+        change_3KL = (np.abs(target_3KL) - np.abs(source_3KL)) * np.exp(1j * np.angle(source_3KL))
+        change_3HW = (down_KH.conj().T @ change_3KL @ across_LW.conj()).real / (height * width)
+        return _to_bytes(photo_HW3 + change_3HW.transpose(1, 2, 0))
 
     return render
 
@@ -113,6 +117,13 @@ def coloured_items(lab_HW3: Lab) -> Mask:
     board_2 = np.median(lab_HW3[frame_HW][:, 1:], axis=0)
     far_HW = np.linalg.norm(lab_HW3[..., 1:] - board_2, axis=2) > _BOARD_CHROMA_DISTANCE
     return cv2.morphologyEx(far_HW.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8)) > 0
+
+
+def _low_waves(length: int, *, radius: float) -> NDArray[np.complex64]:
+    """Rows of the discrete Fourier transform of `length` samples with frequencies up to `radius`, [K, length]."""
+    frequencies_N = np.fft.fftfreq(length)
+    frequencies_K = frequencies_N[np.abs(frequencies_N) <= radius]
+    return np.exp(-2j * np.pi * np.outer(frequencies_K, np.arange(length))).astype(np.complex64)
 
 
 def _residual(network: Generator, tile_HW3: NDArray[np.float32]) -> NDArray[np.float32]:

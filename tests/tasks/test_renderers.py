@@ -80,3 +80,15 @@ def test_fourier_renderer__its_own_photo_as_pool_changes_nothing_and_brightness_
     assert np.abs(fourier_renderer([photo], radius=0.05)(photo, mask, generator).astype(int) - photo).max() <= 1
     darker = fourier_renderer([photo // 2], radius=0.001)(photo, mask, generator)
     assert darker.mean() == pytest.approx((photo // 2).mean(), abs=1.5)
+
+
+@pytest.mark.parametrize("size", [(60, 84), (61, 83)])
+def test_fourier_renderer__equals_the_whole_transform(size):
+    rng = np.random.default_rng(3)
+    photo, other = (cv2.GaussianBlur(rng.integers(0, 256, (*size, 3), np.uint8), (0, 0), 2) for _ in range(2))
+    source, target = (np.fft.fft2(picture, axes=(0, 1)) for picture in (photo, other))
+    low = (np.abs(np.fft.fftfreq(size[0])) <= 0.05)[:, None] & (np.abs(np.fft.fftfreq(size[1])) <= 0.05)
+    amplitude = np.where(low[..., None], np.abs(target), np.abs(source))
+    expected = np.fft.ifft2(amplitude * np.exp(1j * np.angle(source)), axes=(0, 1)).real
+    rendered = fourier_renderer([other], radius=0.05)(photo, np.ones(size, bool), np.random.default_rng(0))
+    assert np.abs(rendered - np.clip(expected, 0, 255)).max() <= 0.51
