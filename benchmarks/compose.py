@@ -133,8 +133,9 @@ def compare_realism(made: dict[str, Manifest], *, preset: Preset, store: Store, 
 def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -> dict[str, Any]:
     """Errors, in grey levels, of the board that is recovered from composed photos, and of a plain median of them.
 
-    The true board is what the photos were composed on, each under another light of the pool's. ghost: the largest error
-    that is wider than two pixels. lit: error of the board under the light found for each photo to that photo's own.
+    The true board is the middle value of what the photos were composed on, each under another light of the pool's.
+    ghost: the largest error that is wider than two pixels. lit: error of the board under the light found for each photo
+    to that photo's own.
     """
     params = preset.compose.model_copy(update={"scale": 1.0})
     kit = kit_for(made, params=params, store=store)
@@ -142,7 +143,8 @@ def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -
     composed = [compose_photo(one, params=params, index=index).photo_HW3 for index, one in enumerate(kits)]
     photos_PHW3 = np.stack([decode_rgb(encode_jpeg(one, quality=kit.jpeg_quality)) for one in composed])
     found = recover_board(photos_PHW3)
-    true_HW3 = decode_rgb(store.read(made["boards"].row("board/00"))).astype(np.float32)
+    # Each photo lies on the board under its own light: without products the photos' middle value would be this.
+    true_HW3 = np.median(np.stack([board.canvas_HW3 for board in kit.boards]), axis=0).astype(np.float32)
     height, width = true_HW3.shape[:2]
     lit = [
         np.abs(found.board_HW3 * light_gain(light_C6, height=height, width=width) - board.canvas_HW3).mean()

@@ -218,7 +218,7 @@ class RenderParams(StageParams):
     """
 
     stage: ClassVar[str] = "render"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     own_process: ClassVar[bool] = True
     renderer: Renderer | Literal["auto"] = Field(
         default="cyclegan", description="what translates; auto: the candidate whose photos teach a detector best"
