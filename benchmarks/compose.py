@@ -133,9 +133,9 @@ def compare_realism(made: dict[str, Manifest], *, preset: Preset, store: Store, 
 def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -> dict[str, Any]:
     """Errors, in grey levels, of the board that is recovered from composed photos, and of a plain median of them.
 
-    The true board is the middle value of what the photos were composed on, each under another light of the pool's.
-    ghost: the largest error that is wider than two pixels. lit: error of the board under the light found for each photo
-    to that photo's own.
+    Every photo lies on one board, each under another light of the pool's; the empty boards are known. Ours is compared
+    under the light that was found for each photo, the median with the median of the empty boards. ghost: the largest
+    error that is wider than two pixels.
     """
     params = preset.compose.model_copy(update={"scale": 1.0})
     kit = kit_for(made, params=params, store=store)
@@ -143,18 +143,18 @@ def board_recovery(made: dict[str, Manifest], *, preset: Preset, store: Store) -
     composed = [compose_photo(one, params=params, index=index).photo_HW3 for index, one in enumerate(kits)]
     photos_PHW3 = np.stack([decode_rgb(encode_jpeg(one, quality=kit.jpeg_quality)) for one in composed])
     found = recover_board(photos_PHW3)
-    # Each photo lies on the board under its own light: without products the photos' middle value would be this.
-    true_HW3 = np.median(np.stack([board.canvas_HW3 for board in kit.boards]), axis=0).astype(np.float32)
-    height, width = true_HW3.shape[:2]
-    lit = [
-        np.abs(found.board_HW3 * light_gain(light_C6, height=height, width=width) - board.canvas_HW3).mean()
-        for board, light_C6 in zip(kit.boards, found.lights_PC6, strict=True)
-    ]
-    result: dict[str, Any] = {"photos": len(composed), "holes": found.holes, "ours_lit": float(np.mean(lit))}
-    for name, board_HW3 in (("ours", found.board_HW3), ("median", np.median(photos_PHW3, axis=0))):
-        error_HW3 = np.asarray(board_HW3 - true_HW3, np.float32)
-        result[f"{name}_mean_absolute_error"] = float(np.abs(error_HW3).mean())
-        result[f"{name}_ghost"] = float(np.abs(cv2.GaussianBlur(error_HW3, (0, 0), 2)).max())
+    true_PHW3 = np.stack([board.canvas_HW3 for board in kit.boards]).astype(np.float32)
+    height, width = true_PHW3.shape[1:3]
+    lit = (found.board_HW3 * light_gain(light_C6, height=height, width=width) for light_C6 in found.lights_PC6)
+    errors = {
+        "ours": [one_HW3 - true_HW3 for one_HW3, true_HW3 in zip(lit, true_PHW3, strict=True)],
+        "median": [np.median(photos_PHW3, axis=0) - np.median(true_PHW3, axis=0)],
+    }
+    result: dict[str, Any] = {"photos": len(composed), "holes": found.holes}
+    for name, differences in errors.items():
+        smooth = [np.abs(cv2.GaussianBlur(np.asarray(one, np.float32), (0, 0), 2)).max() for one in differences]
+        result[f"{name}_mean_absolute_error"] = float(np.mean([np.abs(one).mean() for one in differences]))
+        result[f"{name}_ghost"] = float(max(smooth))
     return result
 
 
