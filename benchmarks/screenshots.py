@@ -13,11 +13,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from playwright.sync_api import sync_playwright
 
 from benchmarks.inspector import free_port, start_server
+from inspector.confusion_matrix import NOTHING, mistake_pairs
+from inspector.products import products_of
 from inspector.run_shelf import RunShelf
 from inspector.run_view import RunView
 from inspector.table_shelf import TableShelf
@@ -44,8 +46,9 @@ def shots_of(run: RunView, *, earlier: str) -> list[Shot]:
     """The pages of a run that are worth a picture."""
     base = f"/runs/{quote(run.id)}"
     stage = f"{base}/stages"
-    mask, photo = (quote(_middle(run, name), safe="") for name in ("segment", "compose"))
-    tested = quote(_middle(run, f"predict.{run.champion}.test"), safe="")
+    mask, photo = (quote(_item(run, name, share=0.5), safe="") for name in ("segment", "compose"))
+    # The first ones have their density maps kept.
+    tested = quote(_item(run, f"predict.{run.champion}.test", share=0.0), safe="")
     compare = (
         f"/compare?a={quote(earlier)}&b={quote(run.id)}" if earlier else f"/compare?a={run.id}&ar=source&b={run.id}"
     )
@@ -55,9 +58,11 @@ def shots_of(run: RunView, *, earlier: str) -> list[Shot]:
         ("stage", f"{stage}/prune", ()),
         ("item", f"{stage}/segment/item?item={mask}", ()),
         ("synthetic", f"{stage}/compose/item?item={photo}", ("label[for=layer-mask]", "label[for=layer-visible]")),
-        ("prediction", f"{stage}/predict.{run.champion}.test/item?item={tested}", ()),
+        ("prediction", f"{stage}/predict.{run.champion}.test/item?item={tested}", ("label[for=layer-density]",)),
         ("catalog", f"{base}/catalog", ()),
+        ("product", f"{base}/product?sku={_worst_product(run)}", ()),
         ("confusions", f"{base}/confusions", ()),
+        ("pair", f"{base}/confusions/pair?{_worst_pair(run)}", ()),
         ("review", f"/review?run={quote(run.id)}&stage=segment", ()),
     ]
     return [
@@ -69,10 +74,23 @@ def shots_of(run: RunView, *, earlier: str) -> list[Shot]:
     ]
 
 
-def _middle(run: RunView, stage: str) -> str:
-    """An item from the middle of a stage."""
+def _item(run: RunView, stage: str, *, share: float) -> str:
+    """The item that so large a share of a stage's items stands before."""
     table = run.table(stage)
-    return str(table.light.column("item_id")[len(table) // 2])
+    return str(table.light.column("item_id")[int(share * len(table))])
+
+
+def _worst_product(run: RunView) -> str:
+    """The product of lowest recall, quoted."""
+    measured = [one for one in products_of(run, rung=run.champion) if one.recall is not None]
+    return quote(min(measured, key=lambda one: one.recall or 0.0).sku, safe="")
+
+
+def _worst_pair(run: RunView) -> str:
+    """The query of the most confused pair of two products."""
+    pairs = mistake_pairs(run.evaluation(run.champion, table="mistakes"))
+    there, found, _ = next(one for one in pairs if NOTHING not in one)
+    return urlencode({"true": there, "found": found, "rung": run.champion})
 
 
 def take(browser: Any, shot: Shot, *, url: str, out: Path) -> None:  # noqa: ANN401 - Playwright's Browser
@@ -83,9 +101,7 @@ def take(browser: Any, shot: Shot, *, url: str, out: Path) -> None:  # noqa: ANN
     for selector in shot.clicks:
         page.locator(selector).click()
     page.wait_for_load_state("networkidle")
-    page.evaluate(
-        "Promise.all([...document.images].filter(one => one.complete).map(one => one.decode().catch(() => 0)))"
-    )
+    page.evaluate(_DECODED)
     page.screenshot(path=out / f"{shot.name}.jpg", type="jpeg", quality=_QUALITY)
     context.close()
 

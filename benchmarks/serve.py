@@ -5,7 +5,8 @@
 The real command is started on a free port with an exported ONNX file and a token. For --seconds the clients ask without
 pause, each answer compared with the list that the model gives of that photo alone. Then, for half as long, others send
 what must be refused (too many bytes, truncated, no picture, decompression bombs, no token) at the same time, and the
-model's file is replaced. At the end schemathesis tries the OpenAPI description. Memory is the server's resident set.
+model's file is replaced four times. At the end schemathesis tries the OpenAPI description. Memory is the server's
+resident set.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from tasks.photo_lists import PhotoFile, PhotoLister
 
 List = dict[str, int]
 _MEGABYTE = 1e6
+_REPLACED = 4
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -213,7 +215,8 @@ async def phase(
         asking = [
             ask_until(end, web, photos=photos, lists=lists, first=7 * client, load=load) for client in range(clients)
         ]
-        changing = _replace_at(started + seconds / 3, replaced) if replaced else asyncio.sleep(0)
+        times = [started + seconds * (one + 0.5) / _REPLACED for one in range(_REPLACED)]
+        changing = _replace_at(times, replaced) if replaced else asyncio.sleep(0)
         sending = send_bad_until(end, server, uploads=uploads) if uploads else _nothing_sent()
         bad, *_ = await asyncio.gather(sending, changing, *asking)
     sampling.cancel()
@@ -224,9 +227,10 @@ async def _nothing_sent() -> dict[str, Counter]:
     return {}
 
 
-async def _replace_at(when: float, model: Path) -> None:
-    await asyncio.sleep(max(0.0, when - time.perf_counter()))
-    await asyncio.to_thread(replace_file, model, model.read_bytes())
+async def _replace_at(times: Sequence[float], model: Path) -> None:
+    for when in times:
+        await asyncio.sleep(max(0.0, when - time.perf_counter()))
+        await asyncio.to_thread(replace_file, model, model.read_bytes())
 
 
 def conforms(server: Server, *, examples: int) -> bool:

@@ -229,7 +229,7 @@ def serve(
     Args:
         model: champion (the promoted model), the name of a run, a champion's folder, or an exported .onnx file.
         runs: folder of the runs.
-        host: address to listen on; loopback unless you say otherwise.
+        host: address to listen on; loopback unless you say otherwise, beyond it only with a token file.
         port: port to listen on.
         token_file: file with the token that requests must bear (Authorization: Bearer …); without it none is asked for.
         products: JSON file like the catalog's products.json with newer names and prices than the training's.
@@ -241,7 +241,10 @@ def serve(
     from flows.options import processors
     from flows.serve_app import Limits, create_app
     from flows.serving import Served, open_reader
+    from inspector.access import require_token
 
+    token = read_token(token_file)
+    require_token(token, host=host)
     resolve_model(model, runs=runs)
     workers = workers or processors()
     served = Served(
@@ -251,7 +254,7 @@ def serve(
     served.refresh()
     if served.reader is None:
         raise ValueError(served.problem)
-    web = create_app(served, token=read_token(token_file), limits=Limits())
+    web = create_app(served, token=token, limits=Limits())
     Console().print(f"Checkout: http://{host}:{port}/v1/checkout  (Ctrl-C ends it)")
     uvicorn.run(web, host=host, port=port, log_level="warning")
 

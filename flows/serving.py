@@ -7,6 +7,7 @@ dropped. It lies in `flows` because it only wires tasks to the outside: pixels a
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -86,10 +87,22 @@ class Served:
                 self._loaded = now
                 self.reader = self.load(path)
                 self.loads, self.problem = self.loads + 1, ""
+                _give_back_memory()
         except (ValueError, OSError) as error:
             self.problem = str(error)
             if self.reader is not None:
                 logger.warning("the model could not be loaded, the one before stays: %s", error)
+
+
+def _give_back_memory() -> None:
+    """Let the system have what loading took and what the model before held.
+
+    glibc keeps freed memory for the thread that used it, and each load may be another thread's: measured over 24 loads,
+    550 to 760 MB without this, 350 to 430 MB with it.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 @dataclass(kw_only=True)

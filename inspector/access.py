@@ -52,17 +52,22 @@ def is_loopback(host: str) -> bool:
     return host in _LOOPBACK or host.startswith("127.")
 
 
+def require_token(token: str | None, *, host: str) -> None:
+    """Raise ValueError where a service would listen beyond this machine without a token."""
+    if token is None and not is_loopback(host):
+        raise ValueError(
+            f"host: expected --token-file when listening beyond this machine, got none for {host}; "
+            "put a long random text into a file, or listen on 127.0.0.1"
+        )
+
+
 def checked_token(token: str | None, *, host: str) -> str:
     """The token to be used: the one given; without one, on loopback, a new one.
 
     Raises:
         ValueError: it is too short, or there is none although the host is not loopback.
     """
-    if token is None and not is_loopback(host):
-        raise ValueError(
-            f"host: expected --token-file when listening beyond this machine, got none for {host}; "
-            "put a long random text into a file, or listen on 127.0.0.1"
-        )
+    require_token(token, host=host)
     if token is not None and len(token) < _LEAST_TOKEN:
         raise ValueError(f"token: expected at least {_LEAST_TOKEN} characters, got {len(token)}")
     return token or secrets.token_urlsafe(24)

@@ -38,6 +38,7 @@ def test_app__has_these_commands_and_each_has_help():
         (("predict", "nothing-here"), "expected a run under"),
         (("status",), "expected a run under"),
         (("serve", "--model", "broken.onnx"), "expected an ONNX file"),
+        (("serve", "--model", "broken.onnx", "--host", "0.0.0.0"), "expected --token-file when listening beyond"),
         (("export", "--model", "broken.onnx", "--photos", "."), "exported already"),
         (("evaluate", "--results", "r.json", "--annotations", "a.json"), "does not exist"),
     ],

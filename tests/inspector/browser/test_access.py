@@ -1,11 +1,16 @@
 """Usable by everybody: no serious finding of axe-core, both widths, both schemes, light pages."""
 
+import io
 import json
+from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 
-from tests.inspector.browser.conftest import sign_in
-from tests.inspector.browser.planted import EARLIER, LONG_STAGE
+from inspector.confusion_matrix import NOTHING
+from storage.store import Store
+from tests.inspector.browser.conftest import follow, sign_in
+from tests.inspector.browser.planted import EARLIER, LONG_STAGE, load
 
 PAGES = {
     "runs": "/",
@@ -13,18 +18,41 @@ PAGES = {
     "stage": "/runs/micro/stages/prune",
     "table": f"/runs/micro/stages/{LONG_STAGE}?view=table",
     "item": "/runs/micro/stages/compose/item?item=synthetic/000000",
-    "prediction": "/runs/micro/stages/evaluate.source/item?item=table/skus",
+    "file": "/runs/micro/stages/evaluate.source/item?item=table/skus",
+    "evidence": "/runs/micro/stages/prune/item?item={pose}",
+    "prediction": "/runs/micro/stages/predict.source.test/item?item={photo}",
+    "pseudo-label": "/runs/micro/stages/select.instance_level/item?item={pseudo}",
     "compare": f"/compare?a={EARLIER}&b=micro",
+    "rounds": "/compare?a=micro&ar=source&b=micro&br=instance_level",
     "catalog": "/runs/micro/catalog",
+    "product": "/runs/micro/product?sku={sku}",
     "confusions": "/runs/micro/confusions",
+    "pair": "/runs/micro/confusions/pair?rung=source&true={there}&found={found}",
     "review": "/review?run=micro&stage=segment",
     "rerun": "/rerun?run=micro",
     "champions": "/champions",
     "log": "/log",
     "sign-in": "/sign-in",
-    "missing": "/runs/nothing",
 }
 SERIOUS = {"serious", "critical"}
+
+
+@pytest.fixture(scope="module")
+def pages(shop):
+    """Every page's address by its name."""
+    store = Store.open(str(shop.folder / "store"))
+    record = json.loads((shop.folder / "runs/micro/run.json").read_text())
+    stages = {one["name"]: load(store, one) for one in record["stages"]}
+    mistakes = pq.read_table(io.BytesIO(store.read(stages["evaluate.source"].row("table/mistakes")))).to_pylist()
+    ids = {
+        "pose": stages["prune"].ok[0].item_id,
+        "photo": stages["predict.source.test"].ok[0].item_id,
+        "pseudo": stages["select.instance_level"].rows[0].item_id,
+        "sku": stages["ingest.catalog"].ok[0].sku,
+        "there": mistakes[0]["true_sku"] or NOTHING,
+        "found": mistakes[0]["found_sku"] or NOTHING,
+    }
+    return {name: path.format(**{key: quote(value) for key, value in ids.items()}) for name, path in PAGES.items()}
 
 
 def findings(page, axe):
@@ -36,14 +64,13 @@ def findings(page, axe):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_axe__finds_nothing_serious(open_page, axe, width, scheme):
+def test_axe__finds_nothing_serious(open_page, pages, axe, width, scheme):
     page = open_page("/sign-in", width=width, scheme=scheme)
     # The page's own policy forbids foreign script; axe comes in through the debugger.
     wrong = {}
-    for name, path in PAGES.items():
-        if name != "missing":
-            page.goto(path)
-            wrong[name] = findings(page, axe)
+    for name, path in pages.items():
+        page.goto(path)
+        wrong[name] = findings(page, axe)
     assert {name: found for name, found in wrong.items() if found} == {}
 
 
@@ -56,20 +83,37 @@ def test_axe__finds_nothing_serious_in_forms_of_members(open_page, axe):
     for path in ("/promote?run=micro", f"/review/decide?run=micro&stage=segment&verdict=bad&item={item}"):
         page.goto(path)
         assert findings(page, axe) == []
+    follow(page, page.locator(".tile").first)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_pages__nothing_sticks_out_sideways(open_page, width):
+def test_pages__nothing_sticks_out_sideways(open_page, pages, width):
     page = open_page("/sign-in", width=width)
-    for name, path in PAGES.items():
-        if name != "missing":
-            page.goto(path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-            main = page.locator("main").bounding_box()
-            assert main["x"] >= 0 and main["x"] + main["width"] <= width, name
+    for name, path in pages.items():
+        page.goto(path)
+        page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        main = page.locator("main").bounding_box()
+        assert main["x"] >= 0 and main["x"] + main["width"] <= width, name
 
 
-def test_pages__are_light_without_pictures(open_page):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe__finds_nothing_serious_where_something_is_missing(browser, shop, axe, scheme):
+    context = browser.new_context(base_url=shop.url, color_scheme=scheme)
+    page = context.new_page()
+    assert page.goto("/runs/nothing").status == 404
+    assert findings(page, axe) == []
+    context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_axe__finds_nothing_serious_in_the_report(open_page, axe, width):
+    page = open_page("/runs/micro/report", width=width)
+    assert findings(page, axe) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_pages__are_light_without_pictures(open_page, pages):
     page, weights = open_page("/sign-in"), {}
 
     def weigh(response):
@@ -78,9 +122,8 @@ def test_pages__are_light_without_pictures(open_page):
 
     current = [""]
     page.on("response", weigh)
-    for name, path in PAGES.items():
-        if name != "missing":
-            current[0] = name
-            page.goto(path)
+    for name, path in pages.items():
+        current[0] = name
+        page.goto(path)
     page.wait_for_load_state("networkidle")
     assert max(weights.values()) < 200_000, json.dumps(weights)
