@@ -1,6 +1,5 @@
 import json
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tasks.confidence import UNTRAINED
 from tasks.context import discard_event
 from tasks.list_reader import ListReader
 from tasks.photo_lists import PhotoLister
+from tests.waiting import LONGEST, wait_for
 
 PHOTO = encode_jpeg(np.full((20, 30, 3), 90, np.uint8))
 # Every list is as good as another.
@@ -84,14 +84,6 @@ def listed(out):
     return [one["photo"] for one in json.loads(path.read_text())] if path.exists() else []
 
 
-def wait_for(condition):
-    for _ in range(400):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen")
-
-
 class Watching:
     """`watch_photos` in a thread, stopped at the end."""
 
@@ -108,7 +100,7 @@ class Watching:
 
     def __exit__(self, *_):
         self.stop.set()
-        self.thread.join(5)
+        self.thread.join(LONGEST)
         assert not self.thread.is_alive()
 
 

@@ -3,7 +3,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import zlib
 from dataclasses import replace
 
@@ -17,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flows.serve_app import Limits, create_app
-from flows.serving import Served
+from flows.serving import Batcher, Served
 from storage.catalog import Category
 from storage.images import encode_jpeg, encode_png
 from storage.manifest import ManifestObject
 from tasks.confidence import UNTRAINED
 from tasks.list_reader import ListReader
+from tests.waiting import LONGEST, wait_for
 
 PHOTO = encode_png(np.full((20, 30, 3), 90, np.uint8))
 TOKEN = "a-token"
@@ -37,7 +37,6 @@ def reader(sku="tea", batches=None):
     def read(photos):
         if batches is not None:
             batches.append(len(photos))
-            time.sleep(0.02)
         found = ManifestObject(category=1, sku=sku, box=(1, 1, 9, 9), score=0.9)
         return [((found,), 1.0) for _ in photos]
 
@@ -59,11 +58,7 @@ def client(tmp_path):
 
 
 def wait_until_ready(client):
-    for _ in range(200):
-        if client.get("/ready").status_code == 200:
-            return
-        time.sleep(0.01)
-    raise AssertionError("the model was not loaded")
+    wait_for(lambda: client.get("/ready").status_code == 200, what="loading the model")
 
 
 def test_checkout__gives_the_list(client):
@@ -106,16 +101,35 @@ def test_checkout__wants_the_token(client, headers):
     assert client.post("/v1/checkout", content=PHOTO, headers=headers).status_code == 401
 
 
-def test_checkout__concurrent_requests_share_batches(tmp_path):
+def test_checkout__concurrent_requests_are_each_answered_and_read_once(tmp_path):
     batches = []
     app = application(tmp_path, load=lambda path: reader(batches=batches))
 
     assert [one.status_code for one in asked(app, *[{"content": PHOTO}] * 16)] == [200] * 16
-    assert sum(batches) == 16 and len(batches) < 16
+    assert sum(batches) == 16
 
 
-def asked(app, *requests):
-    """The answers to requests (keywords of httpx's post) that are sent at once."""
+def test_batcher__what_waits_together_is_read_together(tmp_path):
+    batches = []
+    served = Served(find=lambda: tmp_path, load=lambda path: reader(batches=batches))
+    served.refresh()
+
+    async def read():
+        batcher = Batcher(served=served, batch=8)
+        waiting = [asyncio.create_task(batcher.read(np.zeros((9, 9, 3), np.uint8))) for _ in range(20)]
+        # Each puts its photo into the queue and waits.
+        await asyncio.sleep(0)
+        working = asyncio.create_task(batcher.work())
+        found = await asyncio.gather(*waiting)
+        working.cancel()
+        return found
+
+    assert len(asyncio.run(read())) == 20
+    assert batches == [8, 8, 4]
+
+
+def asked(app, *requests, then=()):
+    """The answers to requests (keywords of httpx's post) that are sent at once, and to those sent one by one later."""
 
     async def ask():
         async with app.router.lifespan_context(app):
@@ -123,7 +137,8 @@ def asked(app, *requests):
             async with httpx.AsyncClient(transport=transport, base_url="http://tally", headers=HEADERS) as web:
                 while (await web.get("/ready")).status_code != 200:
                     await asyncio.sleep(0.01)
-                return await asyncio.gather(*(web.post("/v1/checkout", **one) for one in requests))
+                answers = await asyncio.gather(*(web.post("/v1/checkout", **one) for one in requests))
+                return [*answers, *[await web.post("/v1/checkout", **one) for one in then]]
 
     return asyncio.run(ask())
 
@@ -148,25 +163,23 @@ def test_checkout__a_photo_that_breaks_the_model_fails_alone(tmp_path):
     assert statuses == [200, 200, 200, 500, 200, 200, 200, 200]
 
 
-async def slowly(data, *, pause):
-    for start in range(0, len(data), 20):
-        await asyncio.sleep(pause)
-        yield data[start : start + 20]
+async def in_two(data, *, between):
+    """A body whose second half comes after `between()`."""
+    yield data[:20]
+    await between()
+    yield data[20:]
 
 
 def test_checkout__slow_uploads_are_given_up_and_hold_up_nobody(tmp_path):
-    app = application(tmp_path, seconds=0.1)
-    slow, fast = asked(app, {"content": slowly(PHOTO * 9, pause=0.05)}, {"content": PHOTO})
+    app = application(tmp_path, seconds=1.0)
+    slow, fast = asked(app, {"content": in_two(PHOTO, between=asyncio.Event().wait)}, {"content": PHOTO})
     assert (slow.status_code, fast.status_code) == (408, 200)
 
 
 def test_checkout__uploads_together_are_bounded(tmp_path):
-    async def late(data):
-        await asyncio.sleep(0.3)
-        yield data
-
-    app = application(tmp_path, most_held_bytes=len(PHOTO) + 30)
-    *together, later = asked(app, *({"content": slowly(PHOTO, pause=0.01)} for _ in range(2)), {"content": late(PHOTO)})
+    app, both = application(tmp_path, most_held_bytes=len(PHOTO) + 30), asyncio.Barrier(2)
+    uploads = [{"content": in_two(PHOTO, between=both.wait)} for _ in range(2)]
+    *together, later = asked(app, *uploads, then=[{"content": PHOTO}])
     assert sorted(one.status_code for one in together) == [200, 503]
     assert next(one for one in together if one.status_code == 503).headers["Retry-After"] == "1"
     assert later.status_code == 200
@@ -201,14 +214,13 @@ def address(tmp_path):
     server = uvicorn.Server(uvicorn.Config(application(tmp_path), port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.01)
+    wait_for(lambda: server.started, what="starting the server")
     port = server.servers[0].sockets[0].getsockname()[1]
     with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
         wait_until_ready(client)
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(timeout=5)
+    thread.join(timeout=LONGEST)
 
 
 def test_openapi__holds(address):
@@ -217,7 +229,7 @@ def test_openapi__holds(address):
     assert len(operations) == 3
     for operation in operations:
 
-        @settings(max_examples=8, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=8, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def check(case):
             case.call_and_validate(headers=HEADERS)
@@ -228,7 +240,7 @@ def test_openapi__holds(address):
 @pytest.mark.parametrize("times", [1.5, 3.0])
 def test_checkout__the_sender_of_a_too_large_photo_sees_why(address, times):
     body = b"\xff\xd8" + bytes(int(times * Limits().most_bytes))
-    answer = httpx.post(f"{address}/v1/checkout", content=body, headers=HEADERS, timeout=30)
+    answer = httpx.post(f"{address}/v1/checkout", content=body, headers=HEADERS, timeout=LONGEST)
     assert (answer.status_code, answer.json()["detail"]) == (413, "photo: expected at most 10000000 bytes, got more")
 
 

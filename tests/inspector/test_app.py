@@ -296,7 +296,7 @@ def raw_get(app, path, query=""):
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), pieces=PIECES, quoted=st.booleans())
 def test_ids__no_path_is_made_of_a_request(app, place, pieces, quoted):
     text = "".join(pieces)

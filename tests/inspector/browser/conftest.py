@@ -5,7 +5,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.inspector.browser.planted import plant
+from tests.waiting import LONGEST, wait_for
 
 TOKEN = "a-token-for-the-browser"
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
@@ -64,11 +64,12 @@ def shop(chromium, micro_run, small_dataset, tmp_path_factory):
     with (folder / "output").open("w") as output:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=output, stderr=output)
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", server=server, output=folder / "output")
-        yield Shop(folder, f"http://127.0.0.1:{port}", small_dataset)
+        address, output = f"http://127.0.0.1:{port}", folder / "output"
+        wait_for(lambda: answers(f"{address}/health", server=server, output=output), what="starting the inspector")
+        yield Shop(folder, address, small_dataset)
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(LONGEST)
 
 
 def free_port():
@@ -77,21 +78,20 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def wait_for(url, *, server, output, seconds=120):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        assert server.poll() is None, output.read_text()
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except (urllib.error.URLError, TimeoutError):
-            time.sleep(0.1)
-    pytest.fail(f"{url} does not answer: {output.read_text()}")
+def answers(url, *, server, output):
+    """Whether a server answers yet; one that has ended never will."""
+    assert server.poll() is None, output.read_text()
+    try:
+        with urllib.request.urlopen(url, timeout=LONGEST):
+            return True
+    except urllib.error.URLError:
+        return False
 
 
 @pytest.fixture(scope="session")
 def browser(chromium):
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: see `make test`")
+    sync_api.expect.set_options(timeout=1000 * LONGEST)
     with sync_api.sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         yield opened
@@ -108,7 +108,7 @@ def open_page(browser, shop):
         context = browser.new_context(viewport=size, color_scheme=scheme, java_script_enabled=script, base_url=shop.url)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * LONGEST)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
         page.goto(path)
@@ -125,8 +125,25 @@ def page(open_page):
     return open_page()
 
 
+def press(page, key):
+    """Press a key once the page's script, which listens to it, runs."""
+    page.wait_for_load_state("load")
+    page.keyboard.press(key)
+
+
+def follow(page, target):
+    """Click what leads to another page, and wait until all of that is there."""
+    with page.expect_navigation():
+        target.click()
+
+
+def show(page):
+    """Press the button of the filters' form."""
+    follow(page, page.get_by_role("button", name="Show"))
+
+
 def sign_in(page, *, name="Ada"):
     page.goto("/sign-in")
     page.get_by_label("Token").fill(TOKEN)
     page.get_by_label("Your name").fill(name)
-    page.get_by_role("button", name="Sign in").click()
+    follow(page, page.get_by_role("button", name="Sign in"))

@@ -9,7 +9,7 @@ from flows.execution import explain_run
 from flows.options import RunOptions
 from storage.reviews import read_decisions
 from storage.store import Store
-from tests.inspector.browser.conftest import sign_in
+from tests.inspector.browser.conftest import follow, press, show, sign_in
 
 
 def verdict_on(shop, stage):
@@ -25,23 +25,23 @@ def test_review__a_decision_changes_the_next_runs_key_and_taking_it_back_restore
     page = open_page()
     sign_in(page)
     page.goto("/runs/micro/stages/segment")
-    page.locator(".tile").first.click()
+    follow(page, page.locator(".tile").first)
     item = page.get_by_role("heading", level=1).inner_text().split()[0]
-    page.keyboard.press("b")
+    press(page, "b")
     expect(page.get_by_role("heading", level=1)).to_contain_text(f"Mark as bad: {item}")
     expect(page.get_by_text("The next run's prune drops this view.")).to_be_visible()
     assert read_decisions(Store.open(str(shop.folder / "store"))) == ()
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     # On to the next item, so that a person can go on with two keys an item.
     expect(page.get_by_text("2 of 60")).to_be_visible()
     [decision] = read_decisions(Store.open(str(shop.folder / "store")))
     assert (decision.item_id, decision.verdict, decision.reviewer) == (item, "bad", "Ada")
     assert verdict_on(shop, "prune") == ("miss", "input reviews: other content than before")
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowLeft")
     expect(page.locator(".review")).to_contain_text("bad by Ada")
-    page.keyboard.press("x")
+    press(page, "x")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Take back")
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     expect(page.get_by_text("2 of 60")).to_be_visible()
     assert verdict_on(shop, "prune") == ("hit", "")
     page.goto("/log")
@@ -55,22 +55,22 @@ def test_review__many_at_once(shop, open_page):
     page.goto("/review?run=micro&stage=prune")
     for box in page.locator(".pick input").all()[:3]:
         box.check()
-    page.get_by_role("button", name="Good").click()
+    follow(page, page.get_by_role("button", name="Good"))
     expect(page.get_by_role("heading", level=1)).to_contain_text("3 items")
     page.get_by_label("Note").fill("seen from above")
-    page.get_by_role("button", name="Mark as good").click()
+    follow(page, page.get_by_role("button", name="Mark as good"))
     expect(page.get_by_text("seen from above").first).to_be_visible()
     assert [one.verdict for one in read_decisions(Store.open(str(shop.folder / "store")))][-3:] == ["good"] * 3
     assert verdict_on(shop, "prune")[0] == "miss"
     page.locator("select[name=decided]").select_option("yes")
-    page.get_by_role("button", name="Show").click()
+    show(page)
     expect(page.locator(".pick")).to_have_count(3)
 
 
 def test_actions__without_the_token_only_a_way_to_sign_in(open_page):
     page = open_page("/promote?run=micro")
     expect(page.get_by_role("button", name="Promote")).to_have_count(0)
-    page.get_by_role("link", name="sign in").last.click()
+    follow(page, page.get_by_role("link", name="sign in").last)
     expect(page.get_by_label("Token")).to_be_visible()
 
 
@@ -79,21 +79,21 @@ def test_champions__promoted_and_brought_back_with_confirmation(shop, open_page)
     sign_in(page)
     pointer = shop.folder / "runs/champion.json"
     page.goto("/runs/micro")
-    page.get_by_role("link", name="Promote").click()
+    follow(page, page.get_by_role("link", name="Promote"))
     assert not pointer.exists()
     page.get_by_label("Reason").fill("the first one")
-    page.get_by_role("button", name="Promote").click()
+    follow(page, page.get_by_role("button", name="Promote"))
     expect(page.get_by_role("status")).to_contain_text("is the champion of")
     first = json.loads(pointer.read_text())
     assert (shop.folder / "runs" / first["folder"] / "model.safetensors").is_file()
     page.goto("/promote?run=micro&rung=source")
     page.get_by_label("Reason").fill("to see")
-    page.get_by_role("button", name="Promote").click()
+    follow(page, page.get_by_role("button", name="Promote"))
     expect(page.get_by_role("status")).to_contain_text("source of run micro")
     page.goto("/champions")
-    page.get_by_role("link", name="Go back to it").click()
+    follow(page, page.get_by_role("link", name="Go back to it"))
     page.get_by_label("Reason").fill("worse at night")
-    page.get_by_role("button", name="Go back").click()
+    follow(page, page.get_by_role("button", name="Go back"))
     expect(page.get_by_role("status")).to_contain_text("is the champion of")
     assert json.loads(pointer.read_text())["folder"] == first["folder"]
     page.goto("/champions")

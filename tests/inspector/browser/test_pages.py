@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import expect
 
 from storage.images import decode_rgb
-from tests.inspector.browser.conftest import sign_in
+from tests.inspector.browser.conftest import follow, press, show, sign_in
 from tests.inspector.browser.planted import EARLIER, LONG_ROWS, LONG_STAGE
 
 STAGE = "/runs/micro/stages/{}"
@@ -31,7 +31,7 @@ def loaded(page, selector):
 def first_item(page, stage, **filters):
     query = "&".join(f"{name}={value}" for name, value in filters.items())
     page.goto(f"{STAGE.format(stage)}?{query}")
-    page.locator(".gallery .tile").first.click()
+    follow(page, page.locator(".gallery .tile").first)
     return page
 
 
@@ -39,14 +39,14 @@ def test_runs__lead_to_the_run_and_its_stages(page):
     rows = page.get_by_role("row")
     expect(rows.nth(1)).to_contain_text("completed")
     expect(rows.nth(2)).to_contain_text("earlier")
-    page.get_by_role("link", name="micro").first.click()
+    follow(page, page.get_by_role("link", name="micro").first)
     expect(page.get_by_role("heading", level=1)).to_contain_text("micro")
     expect(page.get_by_text("tally run --dataset")).to_be_visible()
     expect(page.get_by_role("term").filter(has_text="parameter resamplings: 49 before, 50 now")).to_be_visible()
     stages = page.locator(".graph a.stage")
     assert stages.count() >= 30
     loaded(page, ".plots")
-    page.locator(".graph a.stage", has_text="prune").first.click()
+    follow(page, page.locator(".graph a.stage", has_text="prune").first)
     expect(page).to_have_url(re.compile("/runs/micro/stages/prune$"))
 
 
@@ -85,18 +85,18 @@ def test_stage__filters_by_sku_status_and_quality(open_page):
     loaded(page, ".gallery li:nth-child(-n + 6)")
     sku = page.locator("select[name=sku]").locator("option").nth(1).get_attribute("value")
     page.locator("select[name=sku]").select_option(sku)
-    page.get_by_role("button", name="Show").click()
+    show(page)
     tiles = page.locator(".gallery .tile")
     assert 0 < tiles.count() < 60
     assert all(sku in text for text in tiles.all_inner_texts())
     statuses = page.locator("select[name=status]").locator("option").all_inner_texts()
     if len(statuses) > 2:
         page.locator("select[name=status]").select_option("dropped")
-        page.get_by_role("button", name="Show").click()
+        show(page)
         assert all("dropped" in text for text in tiles.all_inner_texts())
-    page.get_by_role("link", name="Reset").click()
+    follow(page, page.get_by_role("link", name="Reset"))
     page.get_by_label("lowest quality").fill("2")
-    page.get_by_role("button", name="Show").click()
+    show(page)
     expect(page.get_by_text("No row passes these filters")).to_be_visible()
 
 
@@ -104,7 +104,7 @@ def test_stage__filters_by_reason_and_search(open_page):
     page = open_page(STAGE.format("select.image_level"))
     reason = page.locator("select[name=reason]").locator("option").nth(1).get_attribute("value")
     page.locator("select[name=reason]").select_option(reason)
-    page.get_by_role("button", name="Show").click()
+    show(page)
     count = page.locator(".gallery .tile").count()
     assert count > 0
     name = page.locator(".tile .name").first.inner_text()
@@ -117,16 +117,16 @@ def test_stage__pages_and_sorts(open_page):
     page = open_page(STAGE.format(LONG_STAGE))
     told = page.locator(".pager").first
     expect(told).to_contain_text(f"1–60 of {LONG_ROWS}")
-    page.keyboard.press("n")
+    press(page, "n")
     expect(told).to_contain_text(f"61–120 of {LONG_ROWS}")
-    page.get_by_role("link", name="Next").first.click()
+    follow(page, page.get_by_role("link", name="Next").first)
     expect(told).to_contain_text(f"121–{LONG_ROWS} of {LONG_ROWS}")
-    page.keyboard.press("p")
+    press(page, "p")
     expect(told).to_contain_text("61–120")
     page.locator("select[name=sort]").select_option("quality")
-    page.get_by_role("button", name="Show").click()
+    show(page)
     expect(page.locator(".tile .name").first).to_have_text("0149")
-    page.get_by_role("link", name="table", exact=True).click()
+    follow(page, page.get_by_role("link", name="table", exact=True))
     expect(page.get_by_role("rowheader").first).to_have_text("catalog/0149")
 
 
@@ -140,42 +140,42 @@ def test_stage__the_manifest_can_be_taken_away(open_page):
 def test_keys__through_gallery_and_items(open_page):
     page = open_page(STAGE.format(LONG_STAGE) + "?sort=quality")
     for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
-        page.keyboard.press(key)
+        press(page, key)
     assert page.evaluate("document.activeElement.querySelector('.name').textContent") == "0148"
-    page.keyboard.press("ArrowDown")
+    press(page, "ArrowDown")
     below = int(page.evaluate("document.activeElement.querySelector('.name').textContent"))
     assert below < 147
-    page.keyboard.press("Enter")
+    press(page, "Enter")
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_contain_text(f"catalog/{below:04d}")
-    page.keyboard.press("ArrowRight")
+    press(page, "ArrowRight")
     expect(heading).to_contain_text(f"catalog/{below - 1:04d}")
-    page.keyboard.press("ArrowLeft")
+    press(page, "ArrowLeft")
     expect(heading).to_contain_text(f"catalog/{below:04d}")
-    page.keyboard.press("u")
-    expect(page).to_have_url(re.compile("sort=quality"))
-    page.keyboard.press("/")
+    press(page, "u")
+    expect(page).to_have_url(re.compile(r"/gather\.long\?(.*&)?sort=quality"))
+    press(page, "/")
     assert page.evaluate("document.activeElement.name") == "find"
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     page.locator("h1").click()
-    page.keyboard.press("?")
+    press(page, "?")
     expect(page.get_by_role("dialog")).to_be_visible()
-    page.keyboard.press("Escape")
+    press(page, "Escape")
     expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_keys__alone_reach_everything(open_page):
     page = open_page("/")
-    page.keyboard.press("Tab")
+    press(page, "Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     seen = []
     for _ in range(25):
-        page.keyboard.press("Tab")
+        press(page, "Tab")
         seen.append(page.evaluate("document.activeElement.textContent.trim()"))
         outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", seen[-1]
         if seen[-1] == "micro":
-            page.keyboard.press("Enter")
+            press(page, "Enter")
             break
     expect(page).to_have_url(re.compile("/runs/micro"))
 
@@ -202,7 +202,7 @@ def test_layers__the_mask_film_appears_where_the_mask_is(open_page):
     film = page.locator(".film.mask")
     film.evaluate("image => image.decode()")
     shown = canvas(page)
-    page.keyboard.press("1")
+    press(page, "1")
     expect(film).to_be_hidden()
     plain = canvas(page)
     mask = inside(page, plain)
@@ -219,8 +219,8 @@ def test_layers__the_mask_film_appears_where_the_mask_is(open_page):
 def test_layers__stay_as_they_are_from_item_to_item(open_page):
     page = first_item(open_page(), "segment")
     expect(page.locator(".film.mask")).to_be_visible()
-    page.keyboard.press("1")
-    page.keyboard.press("ArrowRight")
+    press(page, "1")
+    press(page, "ArrowRight")
     expect(page.get_by_text("2 of 60")).to_be_visible()
     expect(page.locator(".film.mask")).to_be_hidden()
 
@@ -254,13 +254,13 @@ def test_item__lineage_leads_from_the_exemplar_to_its_photos(open_page):
     kin = page.locator(".kin")
     expect(kin.filter(has_text="segment")).to_be_visible()
     expect(kin.filter(has_text="prune")).to_be_visible()
-    kin.filter(has_text="segment").locator("li a").first.click()
+    follow(page, kin.filter(has_text="segment").locator("li a").first)
     expect(page.get_by_role("heading", level=1)).to_contain_text("mask/")
     expect(page.locator(".kin").filter(has_text="ingest.catalog")).to_be_visible()
     page.goto(STAGE.format("compose"))
-    page.locator(".tile").first.click()
+    follow(page, page.locator(".tile").first)
     loaded(page, ".kin")
-    page.locator(".kin").filter(has_text="prune").locator("li a").first.click()
+    follow(page, page.locator(".kin").filter(has_text="prune").locator("li a").first)
     expect(page.locator(".kin").filter(has_text="compose")).to_be_visible()
     expect(page.get_by_text("taught")).to_be_visible()
     expect(page.get_by_text("predictions of")).to_be_visible()
@@ -284,7 +284,7 @@ def test_item__files_that_are_no_pictures_are_readable(open_page):
 def test_compare__a_list_that_was_right_and_became_wrong(open_page):
     page = open_page(f"/compare?a={EARLIER}&b=micro")
     expect(page.get_by_text("became wrong (1)")).to_be_visible()
-    page.get_by_role("link", name="became wrong").click()
+    follow(page, page.get_by_role("link", name="became wrong"))
     pair = page.locator(".pair")
     expect(pair).to_have_count(1)
     loaded(page, ".pair")
@@ -303,8 +303,8 @@ def test_catalog__products_and_their_pages(open_page):
     page = open_page("/runs/micro/catalog")
     assert page.locator("table").first.get_by_role("row").count() == 11
     page.locator("select[name=sort]").select_option("kept")
-    page.get_by_role("button", name="Show").click()
-    page.locator("tbody th a").first.click()
+    show(page)
+    follow(page, page.locator("tbody th a").first)
     expect(page.get_by_role("heading", name="Exemplars")).to_be_visible()
     loaded(page, "section:nth-of-type(1) .gallery li:nth-child(-n + 3)")
 
@@ -312,10 +312,10 @@ def test_catalog__products_and_their_pages(open_page):
 def test_confusions__down_to_the_pictures(open_page):
     page = open_page("/runs/micro/confusions")
     assert page.locator(".matrix a").count() > 0
-    page.locator(".matrix a").first.click()
+    follow(page, page.locator(".matrix a").first)
     expect(page.get_by_role("heading", level=1)).to_contain_text("found as")
     loaded(page, ".gallery li:nth-child(-n + 4)")
-    page.locator(".tile").first.click()
+    follow(page, page.locator(".tile").first)
     expect(page.locator("#canvas")).to_be_visible()
 
 
@@ -323,12 +323,12 @@ def test_confusions__down_to_the_pictures(open_page):
 def test_without_script__pages_layers_and_forms_work(open_page, scheme):
     page = open_page(STAGE.format("segment"), script=False, scheme=scheme)
     page.locator("select[name=sort]").select_option("-quality")
-    page.get_by_role("button", name="Show").click()
-    page.locator(".tile").first.click()
+    show(page)
+    follow(page, page.locator(".tile").first)
     expect(page.locator(".film.mask")).to_be_visible()
     page.locator("label[for=layer-mask]").click()
     expect(page.locator(".film.mask")).to_be_hidden()
-    page.get_by_role("link", name="Next").click()
+    follow(page, page.get_by_role("link", name="Next"))
     expect(page.get_by_text("2 of 60")).to_be_visible()
     sign_in(page)
     expect(page.get_by_text("Ada")).to_be_visible()
