@@ -1,0 +1,82 @@
+"""Orchestration, measured: what caching, Prefect, PostgreSQL and Dask cost and hold.
+
+    python -m benchmarks.orchestration [noop] [share] [changes] [killed] [event] [parallel] [dask] [product]
+        [--dataset D] [--preset P] [--folder F] [--rounds N] [--moments N] [--effort E] [--json]
+
+noop      a whole run with nothing to do, beside `dvc repro` on as many stages and files (in an environment of its own)
+share     what a run through Prefect takes besides its stages
+changes   which stages run after a change of one parameter of prune, and after a comment in every file
+killed    kill -9 of the flow's process at --moments random moments: digests of the reruns beside an undisturbed run's
+event     from the event of a new product to the start of the retraining, on a server on PostgreSQL
+parallel  8 pipelines at once on that server: failed runs, and stage keys that were computed twice
+dask      photos composed by two Dask workers beside one
+product   a product is added: processor time of the retraining beside a full run's, figures on old and new products;
+          --effort shortens training and composition of all three runs alike
+
+Without a name: noop, share and changes. event and parallel need PostgreSQL's programs. Results lie in --folder, a
+temporary one when not given; with one, what is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from benchmarks.orchestration_dask import composing
+from benchmarks.orchestration_product import adding_a_product, last_product
+from benchmarks.orchestration_runs import changes, killed, nothing_to_do, share
+from benchmarks.orchestration_server import at_once, event_to_retraining
+from benchmarks.stages import print_result, stage_arguments
+
+SHORT = ("noop", "share", "changes")
+LONG = ("killed", "event", "parallel", "dask", "product")
+
+
+def measured(row: str, *, dataset: Path, folder: Path, options: Any) -> dict[str, Any]:  # noqa: ANN401 - of argparse
+    """The figures of one row."""
+    preset = options.preset
+    match row:
+        case "noop":
+            return nothing_to_do(dataset, preset=preset, folder=folder, rounds=options.rounds)
+        case "share":
+            return share(dataset, preset=preset, folder=folder / "share")
+        case "changes":
+            return changes(dataset, preset=preset, folder=folder)
+        case "killed":
+            return killed(dataset, preset=preset, folder=folder / "killed", moments=options.moments)
+        case "event":
+            return event_to_retraining(dataset, sku=options.sku or last_product(dataset), folder=folder)
+        case "parallel":
+            return at_once(dataset, preset=preset, folder=folder, pipelines=8)
+        case "dask":
+            counts = {"photos": options.photos, "rounds": options.rounds, "workers": options.workers}
+            return composing(dataset, preset=preset, folder=folder, **counts)
+        case _:
+            shared = {"preset": preset, "sku": options.sku, "workers": options.workers, "effort": options.effort}
+            return adding_a_product(dataset, folder=folder, **shared)
+
+
+def main() -> None:
+    parser = stage_arguments(__doc__)
+    parser.add_argument("rows", nargs="*", choices=[*SHORT, *LONG, []], help="what is measured")
+    parser.add_argument("--folder", default="", help="where runs and stores go; a temporary one when not given")
+    parser.add_argument("--rounds", type=int, default=5, help="of noop and dask")
+    parser.add_argument("--moments", type=int, default=20, help="of killed")
+    parser.add_argument("--photos", type=int, default=64, help="that dask composes")
+    parser.add_argument("--sku", default="", help="the product that is added; the data set's last when not given")
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the preset's steps and composed photos")
+    parser.set_defaults(preset="micro")
+    options = parser.parse_args()
+    dataset = Path(options.dataset).resolve()
+    with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
+        for row in options.rows or SHORT:
+            place = Path(folder).resolve()
+            place.mkdir(parents=True, exist_ok=True)
+            result = measured(row, dataset=dataset, folder=place, options=options)
+            print_result(result, as_json=options.json, title=f"{row}, {options.dataset}, preset {options.preset}")
+
+
+if __name__ == "__main__":
+    main()

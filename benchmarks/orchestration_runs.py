@@ -1,0 +1,216 @@
+"""Runs of one machine, measured: nothing to do beside `dvc repro`, the share of orchestration, changes, kill -9."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows.execution import carry_out, climb_of, pipeline_of
+from flows.options import RunOptions
+from flows.pipeline import Outcome
+from flows.runner import LocalRunner, Runner
+from flows.runs import RunRecord, read_run
+from storage.digest import JSON
+from storage.store import Store
+from tasks.context import discard_event
+
+PROJECT = Path(__file__).parents[1]
+TALLY = (sys.executable, "-m", "flows.cli")
+_DVC = "dvc==3.67.1"
+_STAGES_AFTER_PRUNE = {"compose", "render", "train", "predict", "select", "evaluate"}
+
+
+def run_command(dataset: Path, *, preset: str, folder: Path, name: str = "run", engine: str = "prefect") -> list[str]:
+    """The command line of a run in `folder`."""
+    where = ("--store", str(folder / "store"), "--runs", str(folder / "runs"), "--name", name)
+    return [*TALLY, "run", "--dataset", str(dataset), "--preset", preset, *where, "--engine", engine]
+
+
+def environment(code: Path = PROJECT) -> dict[str, str]:
+    """The environment of a run by the code in a folder."""
+    return {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+
+
+def run(command: list[str], *, code: Path = PROJECT, folder: Path | None = None) -> float:
+    """Run a command to its end; returns seconds.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, env=environment(code))
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return time.monotonic() - started
+
+
+def digests(run: Mapping[str, JSON]) -> dict[str, str]:
+    """Content digests of a run's stages, out of its run.json."""
+    return {one["name"]: one["content_digest"] for one in run["stages"]}
+
+
+def nothing_to_do(dataset: Path, *, preset: str, folder: Path, rounds: int) -> dict[str, Any]:
+    """A whole run with nothing to do beside `dvc repro` on as many stages and files, by turns."""
+    command = run_command(dataset, preset=preset, folder=folder)
+    run(command)
+    made = read_run(folder / "runs" / "run")
+    store = Store.open(str(folder / "store"))
+    sizes = [[row.bytes for row in store.load(one["manifest"]).rows if row.url] for one in made["stages"]]
+    dvc = dvc_project(sizes, folder=folder)
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(run(command))
+        theirs.append(run([*dvc, "repro"], folder=folder / "dvc"))
+    again = read_run(folder / "runs" / "run")
+    assert all(one["cached"] for one in again["stages"]), "a run with nothing to do computed something"
+    return {
+        "stages": len(sizes),
+        "files": sum(map(len, sizes)),
+        "tally run, s": statistics.median(ours),
+        "dvc repro, s": statistics.median(theirs),
+        "tally / dvc": statistics.median([one / other for one, other in zip(ours, theirs, strict=True)]),
+    }
+
+
+def dvc_project(sizes: list[list[int]], *, folder: Path) -> list[str]:
+    """A DVC pipeline of one stage for each list, with as many files of these sizes; all of it made. Returns dvc."""
+    environment, project = folder / "dvc-environment", folder / "dvc"
+    dvc = [str(environment / "bin" / "python"), "-m", "dvc"]
+    if not environment.exists():
+        run([sys.executable, "-m", "venv", str(environment)])
+        run([*dvc[:1], "-m", "pip", "install", "--quiet", _DVC])
+    if not project.exists():
+        project.mkdir()
+        lines = ["stages:"]
+        for number, files in enumerate(sizes):
+            (project / f"sizes{number}").write_text("\n".join(map(str, files)))
+            lines += [
+                f"  s{number}:",
+                f"    cmd: python make.py sizes{number} out{number}",
+                "    deps:",
+                "    - make.py",
+            ]
+            lines += [f"    - sizes{number}", *([f"    - out{number - 1}"] if number else [])]
+            lines += ["    outs:", f"    - out{number}"]
+        (project / "dvc.yaml").write_text("\n".join(lines) + "\n")
+        (project / "make.py").write_text(
+            "import os, pathlib, sys\n"
+            "out = pathlib.Path(sys.argv[2]); out.mkdir()\n"
+            "sizes = pathlib.Path(sys.argv[1]).read_text().split()\n"
+            "[(out / str(n)).write_bytes(os.urandom(int(size))) for n, size in enumerate(sizes)]\n"
+            "(out / 'manifest').write_text('made')\n"
+        )
+        run(["git", "init", "--quiet"], folder=project)
+        run([*dvc, "init", "--quiet"], folder=project)
+        run([*dvc, "repro"], folder=project)
+    return dvc
+
+
+def share(dataset: Path, *, preset: str, folder: Path) -> dict[str, Any]:
+    """What a run through Prefect takes besides its stages: start, server, keys, manifests, artifacts, report.
+
+    The overhead hardly depends on how long the stages take; `at 60 min` is its share of a run of an hour.
+    """
+    command = run_command(dataset, preset=preset, folder=folder, name="share")
+    seconds = run(command)
+    stages = read_run(folder / "runs" / "share")["stages"]
+    inside = sum(one["seconds"] for one in stages if not one["cached"])
+    beside = seconds - inside
+    return {
+        "whole, s": seconds,
+        "stages, s": inside,
+        "beside them, s": beside,
+        "share": beside / seconds,
+        "share at 60 min": beside / (beside + 3600),
+    }
+
+
+def changes(dataset: Path, *, preset: str, folder: Path) -> dict[str, Any]:
+    """Which stages run after one parameter of prune has changed, and after a comment in every file of tasks/."""
+    command = run_command(dataset, preset=preset, folder=folder)
+    run(command)
+    commented = folder / "commented"
+    if not commented.exists():
+        kept = shutil.ignore_patterns(".*", "store", "runs", "__pycache__", "sample")
+        shutil.copytree(PROJECT, commented, ignore=kept)
+        for path in (*commented.glob("tasks/*.py"), *commented.glob("models/*.py"), *commented.glob("storage/*.py")):
+            path.write_text(path.read_text() + "\n# A comment.\n")
+    run(command, code=commented)
+    after_comment = [one["name"] for one in read_run(folder / "runs" / "run")["stages"] if not one["cached"]]
+    changed = _with_other_prune(dataset, preset=preset, folder=folder)
+    ran = [name for name, result in changed.results.items() if not result.cached]
+    unexpected = [name for name in ran if name.split(".")[0] not in {"prune", *_STAGES_AFTER_PRUNE}]
+    return {
+        "after a comment, run": ", ".join(after_comment) or "nothing",
+        "after a parameter of prune, run": ", ".join(ran),
+        "of those neither prune nor after it": ", ".join(unexpected) or "none",
+        "cached": ", ".join(name for name, result in changed.results.items() if result.cached),
+    }
+
+
+def _with_other_prune(dataset: Path, *, preset: str, folder: Path) -> RunRecord:
+    where = {"store": str(folder / "store"), "runs": str(folder / "runs"), "name": "changed"}
+    options = RunOptions(dataset=str(dataset), preset=preset, engine="local", promote=False, **where)
+    runner = LocalRunner(store=Store.open(options.store), workers=options.worker_count())
+
+    def climb(run: Runner) -> Outcome:
+        return climb_of(options)(_OtherPrune(run))
+
+    return carry_out(options, run=runner, work=pipeline_of(options, climb), events=discard_event)
+
+
+class _OtherPrune:
+    """A runner that changes one parameter of prune."""
+
+    def __init__(self, inner: Runner) -> None:
+        self._inner, self.store, self.results = inner, inner.store, inner.results
+
+    def stage(self, name: str, params: Any, **inputs: Any) -> Any:  # noqa: ANN401 - as in Runner
+        if params.stage == "prune":
+            params = params.model_copy(update={"crops": params.crops + 1})
+        return self._inner.stage(name, params, **inputs)
+
+
+def killed(dataset: Path, *, preset: str, folder: Path, moments: int, seed: int = 0) -> dict[str, Any]:
+    """kill -9 of the flow's process at random moments of a run; each is run again and compared with an undisturbed run.
+
+    Each moment starts with an empty store.
+    """
+    undisturbed = folder / "undisturbed"
+    seconds = run(run_command(dataset, preset=preset, folder=undisturbed, engine="local"))
+    wanted = digests(read_run(undisturbed / "runs" / "run"))
+    draw, equal, reached = random.Random(seed), 0, []
+    for number in range(moments):
+        attempt = folder / f"killed{number}"
+        command = run_command(dataset, preset=preset, folder=attempt, engine="local")
+        flow = subprocess.Popen(
+            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            flow.wait(timeout=draw.uniform(0, seconds))
+        except subprocess.TimeoutExpired:
+            flow.send_signal(signal.SIGKILL)
+            flow.wait()
+        manifests = list((attempt / "store" / "artifacts").glob("*/*/manifest.parquet"))
+        reached.append(len(manifests))
+        run(command)
+        equal += digests(read_run(attempt / "runs" / "run")) == wanted
+        print(
+            f"moment {number + 1}: {len(manifests)} stages were done, {equal} runs equal", file=sys.stderr, flush=True
+        )
+        shutil.rmtree(attempt)
+    return {
+        "undisturbed, s": seconds,
+        "kills": moments,
+        "stages done when killed": f"{min(reached)} to {max(reached)} of {len(wanted)}",
+        "reruns with equal digests": equal,
+    }
