@@ -1,0 +1,62 @@
+"""What deployments/docker-compose.yml and Dockerfile promise, read from them."""
+
+import re
+
+import pytest
+import yaml
+
+from benchmarks.native_compose import COMPOSE_FILE, Native, read_secrets, read_services
+
+BODY = yaml.safe_load(COMPOSE_FILE.read_text())
+DOCKERFILE = (COMPOSE_FILE.parent / "Dockerfile").read_text()
+LASTING = [name for name, service in BODY["services"].items() if service.get("restart") != "no"]
+
+
+def test_services__are_those_of_an_installation():
+    assert set(BODY["services"]) >= {"postgres", "s3", "server", "worker-cpu", "worker-gpu", "inspector"}
+    assert BODY["services"]["worker-gpu"]["profiles"] == ["gpu"]
+    assert {"data", "postgres", "objects"} <= set(BODY["volumes"])
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_services__that_last_have_a_health_check_and_listen_on_loopback(name):
+    service = BODY["services"][name]
+    assert service["healthcheck"]["test"][0] == "CMD"
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+
+
+def test_secrets__are_in_no_file_and_must_be_given(tmp_path):
+    text = COMPOSE_FILE.read_text()
+    named = re.findall(r"(?im)^\s*\w*(?:password|auth_string|secret_access_key|access_key_id|user)\w*: (\S+)", text)
+    assert named and all(value.startswith("${TALLY_") or value == "prefect" for value in named)
+    with pytest.raises(ValueError, match="run deployments/make_secrets"):
+        read_services(COMPOSE_FILE, variables={})
+    first, second = (read_secrets(tmp_path / name) for name in "ab")
+    assert all(len(value) >= 32 for name, value in first.items() if name != "TALLY_S3_USER")
+    assert first["TALLY_PREFECT_AUTH"] != second["TALLY_PREFECT_AUTH"]
+    assert (tmp_path / "a" / ".env").stat().st_mode & 0o077 == 0
+
+
+def test_dockerfile__has_both_targets_and_none_runs_as_root():
+    stages = re.split(r"(?m)^FROM ", DOCKERFILE)[1:]
+    targets = {stage.splitlines()[0].rpartition(" AS ")[2]: stage for stage in stages}
+    assert {"cpu", "cuda"} <= set(targets)
+    for name in ("cpu", "cuda"):
+        assert re.findall(r"(?m)^USER (\w+)", targets[name]) == ["tally"]
+
+
+def test_native__puts_free_ports_and_folders_in_place(tmp_path):
+    native = Native(tmp_path, database="127.0.0.1:5")
+    ports = native.ports
+    assert native.text("http://server:4200/api") == f"http://127.0.0.1:{ports['server']}/api"
+    assert (
+        native.text("postgresql+asyncpg://a:b@postgres:5432/prefect") == "postgresql+asyncpg://a:b@127.0.0.1:5/prefect"
+    )
+    assert native.command(["--host", "0.0.0.0", "--port", "8420"]) == [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        ports["inspector"],
+    ]
+    assert native.text("/data/runs") == f"{tmp_path}/data/runs"
+    assert native.text("s3://tally/data") == "s3://tally/data"
