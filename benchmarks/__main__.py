@@ -23,6 +23,7 @@ _SHORT = {
     "inspector": (),
     "predict": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "2"),
     "export": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "1"),
+    "orchestration": ("noop", "--dataset", "{dataset}", "--rounds", "3"),
     "serve": ("--dataset", "{dataset}", "--preset", "demo", "--seconds", "10"),
 }
 
