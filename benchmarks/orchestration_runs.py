@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -53,6 +54,14 @@ def run(command: list[str], *, code: Path = PROJECT, folder: Path | None = None)
     return time.monotonic() - started
 
 
+def cost(command: list[str], *, folder: Path | None = None) -> tuple[float, float]:
+    """Run a command to its end; returns seconds, and seconds of processor time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = run(command, folder=folder)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+
+
 def digests(run: Mapping[str, JSON]) -> dict[str, str]:
     """Content digests of a run's stages, out of its run.json."""
     return {one["name"]: one["content_digest"] for one in run["stages"]}
@@ -68,16 +77,19 @@ def nothing_to_do(dataset: Path, *, preset: str, folder: Path, rounds: int) -> d
     dvc = dvc_project(sizes, folder=folder)
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(run(command))
-        theirs.append(run([*dvc, "repro"], folder=folder / "dvc"))
+        ours.append(cost(command))
+        theirs.append(cost([*dvc, "repro"], folder=folder / "dvc"))
     again = read_run(folder / "runs" / "run")
     assert all(one["cached"] for one in again["stages"]), "a run with nothing to do computed something"
     return {
         "stages": len(sizes),
         "files": sum(map(len, sizes)),
-        "tally run, s": statistics.median(ours),
-        "dvc repro, s": statistics.median(theirs),
-        "tally / dvc": statistics.median([one / other for one, other in zip(ours, theirs, strict=True)]),
+        "tally run, s": statistics.median(wall for wall, _ in ours),
+        "tally run, processor s": statistics.median(used for _, used in ours),
+        "dvc repro, s": statistics.median(wall for wall, _ in theirs),
+        "dvc repro, processor s": statistics.median(used for _, used in theirs),
+        "tally / dvc": statistics.median(one[0] / other[0] for one, other in zip(ours, theirs, strict=True)),
+        "tally / dvc, processor": statistics.median(one[1] / other[1] for one, other in zip(ours, theirs, strict=True)),
     }
 
 

@@ -5,7 +5,7 @@ Each takes the fields of one options model, so that Prefect's form and its refus
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from prefect.states import Cancelled, Completed  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 from flows.announcements import announce_version  # noqa: E402
-from flows.catalog import Catalog, add_products  # noqa: E402
+from flows.catalog import Catalog, add_products, catalog_name  # noqa: E402
 from flows.evaluate_model import evaluate_model  # noqa: E402
 from flows.execution import carry_out  # noqa: E402
 from flows.gc import by_stage, collect  # noqa: E402
@@ -142,7 +142,7 @@ def retrain(options: RetrainOptions) -> RunRecord | State:
 
     A run that waited while a newer one was asked for leaves everything to that one.
     """
-    newer = newer_waiting_run()
+    newer = newer_waiting_run(subject=_catalog_of)
     if newer is not None:
         return Cancelled(message=f"replaced by {newer}, which was asked for later")
     known = options.run_options(Store.open(options.store))
@@ -156,6 +156,12 @@ def retrain(options: RetrainOptions) -> RunRecord | State:
             events=live,
         )
         return shown(carry_out(known, run=run, work=retraining_of(known), events=live, live=live))
+
+
+def _catalog_of(parameters: Mapping[str, Any]) -> tuple[str, str]:
+    """The catalog that a retraining's parameters mean, and its store."""
+    options = RetrainOptions.model_validate(parameters)
+    return options.catalog or (catalog_name(options.dataset) if options.dataset else ""), options.store
 
 
 @deployable("gc", GcOptions)

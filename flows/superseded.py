@@ -1,12 +1,14 @@
 """Of several runs of a deployment that wait for their turn only the newest is wanted: the others give way.
 
-Prefect starts waiting runs in the order in which they were asked for. The one that starts looks whether a newer one
-waits; then it cancels those in between, and ends.
+Which of the waiting runs Prefect starts first is chance. The one that starts cancels all that wait but the newest, and
+ends itself where that is another one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -21,11 +23,14 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.runtime import flow_run
 from prefect.states import Cancelled
 
+WAITS = "AwaitingConcurrencySlot"
 
-def newer_waiting_run() -> str | None:
-    """The name of the newest run of this run's deployment that waits and was asked for later; None if there is none.
 
-    Those that wait in between are cancelled.
+def newer_waiting_run(*, subject: Callable[[Mapping[str, Any]], object]) -> str | None:
+    """The name of the newest run that waits and was asked for after this one; None if there is none.
+
+    Runs of this run's deployment count whose parameters have the same `subject`. All others of them that wait are
+    cancelled.
     """
     if flow_run.id is None:
         return None
@@ -33,17 +38,24 @@ def newer_waiting_run() -> str | None:
         own = client.read_flow_run(UUID(flow_run.id))
         if own.deployment_id is None:
             return None
-        later = later_runs(own, waiting=_waiting(client, own.deployment_id), now=datetime.now(UTC))
-        for one in later[:-1]:
-            client.set_flow_run_state(one.id, Cancelled(message=f"replaced by {later[-1].name}"))
-    return later[-1].name if later else None
+        waiting = _waiting(client, own.deployment_id)
+        same = [one for one in waiting if subject(one.parameters) == subject(own.parameters)]
+        asked = asked_for(own, waiting=same, now=datetime.now(UTC))
+        newest = asked[-1]
+        for one in asked[:-1]:
+            if one.id != own.id:
+                client.set_flow_run_state(one.id, Cancelled(message=f"replaced by {newest.name}"))
+    return None if newest.id == own.id else newest.name
 
 
-def later_runs(own: FlowRun, *, waiting: list[FlowRun], now: datetime) -> list[FlowRun]:
-    """The waiting runs that were asked for after `own`, oldest first; those of the schedule are not asked for yet."""
-    due = [one for one in waiting if one.id != own.id and (one.expected_start_time or now) <= now]
-    asked = [one for one in due if one.created and own.created and one.created > own.created]
-    return sorted(asked, key=lambda one: one.created or now)
+def asked_for(own: FlowRun, *, waiting: list[FlowRun], now: datetime) -> list[FlowRun]:
+    """`own` and the waiting runs, oldest first; those of the schedule are not asked for before their time.
+
+    A run that waits for its turn counts, although the server tries it again only after a while.
+    """
+    others = [one for one in waiting if one.id != own.id]
+    due = [one for one in others if one.state_name == WAITS or (one.expected_start_time or now) <= now]
+    return sorted([own, *due], key=lambda one: one.created or now)
 
 
 def _waiting(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:

@@ -3,7 +3,8 @@ from uuid import uuid4
 
 from prefect.client.schemas.objects import FlowRun
 
-from flows.superseded import later_runs
+from flows.deployed import _catalog_of
+from flows.superseded import asked_for
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -19,9 +20,21 @@ def run(minutes_ago, *, due=0):
     )
 
 
-def test_later_runs__are_those_asked_for_after_and_due():
+def test_asked_for__oldest_first_without_what_the_schedule_has_ahead():
     own, older, newer, newest = run(5), run(9), run(3), run(1)
     nightly = run(2, due=300)
-    found = later_runs(own, waiting=[newest, own, older, nightly, newer], now=NOW)
-    assert [one.name for one in found] == ["3 minutes ago", "1 minutes ago"]
-    assert later_runs(newest, waiting=[older, newer], now=NOW) == []
+    found = asked_for(own, waiting=[newest, own, older, nightly, newer], now=NOW)
+    assert found == [older, own, newer, newest]
+
+
+def test_asked_for__a_run_that_waits_for_its_turn_counts_although_it_is_tried_later():
+    own, waiting = run(5), run(3, due=1)
+    waiting.state_name = "AwaitingConcurrencySlot"
+    assert asked_for(own, waiting=[waiting], now=NOW) == [own, waiting]
+
+
+def test_catalog_of__tells_apart_what_is_retrained():
+    night, event = {"dataset": "shop", "time_limit": 24}, {"dataset": "/data/shop", "catalog": "shop", "store": "store"}
+    assert _catalog_of(night) == _catalog_of({**event, "store": _catalog_of(night)[1]})
+    assert _catalog_of(night) != _catalog_of({"dataset": "kiosk"})
+    assert _catalog_of(event) != _catalog_of({**event, "store": "s3://other/store"})
