@@ -112,10 +112,13 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     working_size: int = Field(default=320, ge=64, description="longer side of the window in the network, pixels")
-    second_size: int = Field(default=256, ge=64, description="the same when it looks again, to judge the mask, pixels")
+    second_size: int = Field(default=256, ge=64, description="the same when it looks again, mirrored, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")
+    rim: float = Field(
+        default=0.006, gt=0, description="radius of the guided filter's last pass, share of the window's longer side"
+    )
     least_quality: float = Field(default=0.7, ge=0, le=1, description="masks below are kept out and listed for review")
 
 

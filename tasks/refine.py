@@ -38,6 +38,31 @@ def refine(
     return sharpen(guided_filter(mixed_hw, small_hw3, photo_HW3, radius=radius, epsilon=params.epsilon))
 
 
+def refine_twice(
+    probability_hw: NDArray[np.float32],
+    small_hw3: NDArray[np.uint8],
+    photo_HW3: NDArray[np.uint8],
+    *,
+    rim: float,
+    params: RefineParams,
+) -> NDArray[np.float32]:
+    """`refine` at the working size, and the guided filter once more in a narrower window.
+
+    The first window is wide enough to find the edge, and so wide that other colours pull the outline about; once the
+    outline is at the edge, a window as wide as the rim places it more exactly.
+
+    Args:
+        probability_hw, small_hw3, photo_HW3: as `refine` takes them.
+        rim: radius of the narrower window, share of the longer side.
+
+    Returns:
+        float32 [H, W] in [0, 1], 1/2 at the outline.
+    """
+    alpha_hw = refine(probability_hw, small_hw3, small_hw3, params=params)
+    radius = max(1, round(rim * max(probability_hw.shape)))
+    return sharpen(guided_filter(alpha_hw, small_hw3, photo_HW3, radius=radius, epsilon=params.epsilon))
+
+
 def sharpen(alpha_hw: NDArray[np.float32], *, gain: float = 3.0) -> NDArray[np.float32]:
     """Steeper edge around one half, so that the soft rim is one or two pixels wide; stays in [0, 1]."""
     return np.clip((alpha_hw - 0.5) * gain + 0.5, 0, 1)

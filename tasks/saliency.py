@@ -111,10 +111,21 @@ def window_probability(
 
     Args:
         photo_hw3: the window, uint8 RGB.
-        level_HW: its coarse levels at any size; where they are sure of product, the probability is at least 3/4.
+        level_HW, box: as `kept_to_known` takes them.
+    """
+    return kept_to_known(predict_saliency(network, photo_hw3, working_size=working_size), level_HW, box=box)
+
+
+def kept_to_known(
+    probability_hw: NDArray[np.float32], level_HW: NDArray[np.uint8], *, box: Box | None
+) -> NDArray[np.float32]:
+    """The network's map of a product's window, changed in place where more is known.
+
+    Args:
+        level_HW: the window's coarse levels at any size; where they are sure of product, the probability is at least
+            3/4.
         box: the annotated box in the window's pixels: beyond it the probability is 0. None: not annotated.
     """
-    probability_hw = predict_saliency(network, photo_hw3, working_size=working_size)
     height, width = probability_hw.shape
     sure_HW = (level_HW == SURE_PRODUCT).astype(np.float32)
     sure_hw = cv2.resize(sure_HW, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5

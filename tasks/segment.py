@@ -22,6 +22,7 @@ from storage.boxes import mask_box
 from storage.images import encode_png
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.backdrop import shrink_to
+from tasks.bays import lost_bays
 from tasks.coarse import (
     MAYBE_PRODUCT,
     Box,
@@ -39,8 +40,8 @@ from tasks.mask_quality import (
 )
 from tasks.mask_shapes import largest_pieces
 from tasks.params import SegmentParams
-from tasks.refine import refine
-from tasks.saliency import looked_at_again, predict_saliency, read_network, window_probability
+from tasks.refine import refine_twice
+from tasks.saliency import kept_to_known, looked_at_again, predict_saliency, read_network
 from tasks.stage import stage
 
 if TYPE_CHECKING:
@@ -75,29 +76,27 @@ def fine_mask(
     small_hw3 = shrink_to(crop_hw3, params.refine.size)
     inner = coarse.box_in(small_hw3.shape[:2])
     known = inner if tight else None
-    probability_hw = window_probability(
-        network, small_hw3, coarse.levels_HW, box=known, working_size=params.working_size
-    )
-    alpha_hw = refine(probability_hw, small_hw3, crop_hw3, params=params.refine)
+    first_hw = predict_saliency(network, small_hw3, working_size=params.working_size)
+    second_hw = second_look(network, small_hw3, working_size=params.second_size)
+    mean_hw = np.asarray((first_hw + second_hw) / 2, np.float32)
+    probability_hw = kept_to_known(mean_hw, coarse.levels_HW, box=known)
+    allowed_hw = None if known is None else inside_box(known, height=small_hw3.shape[0], width=small_hw3.shape[1])
+    probability_hw[lost_bays(largest_pieces(probability_hw > 0.5), small_hw3, allowed_hw)] = 1
+    alpha_hw = refine_twice(probability_hw, small_hw3, crop_hw3, rim=params.rim, params=params.refine)
     kept_hw = largest_pieces(alpha_hw > 0.5)
     alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
-    second_hw = second_look(network, small_hw3, box=known, working_size=params.second_size)
-    signs = mask_signs(alpha_hw, kept_hw, small_hw3, second_hw=second_hw, coarse=coarse)
+    seen_hw = second_hw > 0.5 if allowed_hw is None else (second_hw > 0.5) & allowed_hw
+    signs = mask_signs(alpha_hw, kept_hw, small_hw3, second_hw=seen_hw, coarse=coarse)
     return FineMask(alpha_hw, coarse.window, _box_in_photo(kept_hw, coarse.window), int(kept_hw.sum()), signs)
 
 
-def second_look(
-    network: SaliencyNet, photo_hw3: NDArray[np.uint8], *, box: Box | None, working_size: int
-) -> NDArray[np.bool_]:
-    """What the network takes for product in a mirrored window at another size, inside the annotated box if it is known.
+def second_look(network: SaliencyNet, photo_hw3: NDArray[np.uint8], *, working_size: int) -> NDArray[np.float32]:
+    """The network's map of the mirrored window at another size, float32 [h, w] in [0, 1], mirrored back.
 
-    Where the network knows, it says the same again.
+    Where the network knows, it says the same again; where it does not, the mean of both looks is the better guess.
     """
     mirrored_hw3 = np.ascontiguousarray(photo_hw3[:, ::-1])
-    found_hw = predict_saliency(network, mirrored_hw3, working_size=working_size)[:, ::-1] > 0.5
-    if box is not None:
-        found_hw &= inside_box(box, height=found_hw.shape[0], width=found_hw.shape[1])
-    return found_hw
+    return predict_saliency(network, mirrored_hw3, working_size=working_size)[:, ::-1]
 
 
 def mask_signs(

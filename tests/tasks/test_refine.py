@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kornia.filters import guided_blur
 
 from tasks.params import RefineParams
-from tasks.refine import guided_filter, refine, sharpen
+from tasks.refine import guided_filter, refine, refine_twice, sharpen
 
 PARAMS = RefineParams(size=128)
 
@@ -68,6 +68,16 @@ def test_refine__full_size_from_a_bounded_one():
     soft = cv2.GaussianBlur(cv2.resize(truth.astype(np.float32), (220, 180)), (0, 0), 2.0)
     alpha = refine(soft, small, photo, params=PARAMS)
     assert iou(alpha > 0.5, truth) > 0.99
+
+
+def test_refine_twice__rough_mask_lies_closer_to_the_edge():
+    photo, truth = disc()
+    photo = cv2.GaussianBlur(photo, (0, 0), 0.8)
+    rough = cv2.GaussianBlur(np.roll(truth, 2, axis=1).astype(np.float32), (0, 0), 2.0)
+    alpha = refine_twice(rough, photo, photo, rim=0.018, params=PARAMS)
+    assert alpha.min() >= 0 and alpha.max() <= 1
+    assert iou(alpha > 0.5, truth) > 0.985
+    assert iou(alpha > 0.5, truth) >= iou(refine(rough, photo, photo, params=PARAMS) > 0.5, truth)
 
 
 def test_sharpen__keeps_the_outline():
