@@ -16,17 +16,11 @@ from numpy.typing import NDArray
 
 from tasks.backdrop import to_lab
 
-SIGNS = ("second_look", "agreement", "crispness", "contrast", "neighbours")
+SIGNS = ("second_look", "agreement", "contrast", "neighbours")
 LEAST_DEFECT = 0.005
-_WEIGHTS = {"second_look": 0.2, "agreement": 0.05, "crispness": 0.4, "contrast": 0.15, "neighbours": 0.05}
-_CONSTANT = -2.0
-_SOFT, _BAND = 0.05, 3
-
-
-def crispness(alpha_hw: NDArray[np.float32], mask_hw: NDArray[np.bool_]) -> float:
-    """1 minus the share of half-transparent pixels: the network and the edges place a good outline alike."""
-    soft = ((alpha_hw > _SOFT) & (alpha_hw < 1 - _SOFT)).sum()
-    return float(max(0.0, 1 - soft / max(1, mask_hw.sum())))
+_WEIGHTS = {"second_look": 0.3, "agreement": 0.25, "contrast": 0.25, "neighbours": 0.05}
+_CONSTANT = -0.95
+_BAND = 3
 
 
 def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> float:

@@ -33,7 +33,6 @@ from tasks.coarse import (
 )
 from tasks.mask_quality import (
     boundary_contrast,
-    crispness,
     mask_agreement,
     neighbour_consistency,
     quality_of,
@@ -86,7 +85,7 @@ def fine_mask(
     kept_hw = largest_pieces(alpha_hw > 0.5)
     alpha_hw[cv2.dilate(kept_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0] = 0
     seen_hw = second_hw > 0.5 if allowed_hw is None else (second_hw > 0.5) & allowed_hw
-    signs = mask_signs(alpha_hw, kept_hw, small_hw3, second_hw=seen_hw, coarse=coarse)
+    signs = mask_signs(kept_hw, small_hw3, second_hw=seen_hw, coarse=coarse)
     return FineMask(alpha_hw, coarse.window, _box_in_photo(kept_hw, coarse.window), int(kept_hw.sum()), signs)
 
 
@@ -100,7 +99,6 @@ def second_look(network: SaliencyNet, photo_hw3: NDArray[np.uint8], *, working_s
 
 
 def mask_signs(
-    alpha_hw: NDArray[np.float32],
     mask_hw: NDArray[np.bool_],
     small_hw3: NDArray[np.uint8],
     *,
@@ -110,13 +108,11 @@ def mask_signs(
     """What speaks for a mask, at the working size, but for its neighbours in the turn (`tasks.mask_quality`)."""
     size = small_hw3.shape[1], small_hw3.shape[0]
     small_mask_hw = cv2.resize(mask_hw.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-    small_alpha_hw = np.asarray(cv2.resize(alpha_hw, size, interpolation=cv2.INTER_AREA), np.float32)
     rough_HW = (coarse.levels_HW >= MAYBE_PRODUCT).astype(np.float32)
     rough_hw = cv2.resize(rough_HW, size, interpolation=cv2.INTER_LINEAR) > 0.5
     return {
         "second_look": mask_agreement(small_mask_hw, second_hw),
         "agreement": mask_agreement(small_mask_hw, rough_hw),
-        "crispness": crispness(small_alpha_hw, small_mask_hw),
         "contrast": boundary_contrast(small_hw3, small_mask_hw),
     }
 
