@@ -18,6 +18,7 @@ _SHORT = {
     "segment": ("--dataset", "{dataset}", "--preset", "demo"),
     "prune": ("--dataset", "{dataset}", "--preset", "demo"),
     "compose": ("--dataset", "{dataset}", "--preset", "demo", "speed", "board"),
+    "render": ("--dataset", "{dataset}", "--preset", "micro", "--photos", "8"),
     "train": ("--dataset", "{dataset}", "--steps", "3"),
     "evaluate": ("--photos", "2000"),
     "inspector": (),

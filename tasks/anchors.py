@@ -1,7 +1,9 @@
 """Anchors fitted to the boxes that a detector will learn: a size for each level of its pyramid, shapes for all.
 
-Sizes lie at equal ratios between the smallest and the largest items; shapes are those of narrow, common and wide ones.
-Pure numpy. Shapes: N boxes, L levels, R ratios.
+A level's size is so many of its strides, as many on every level: a cell then sees items that it can tell apart. How
+many is fitted to the items' sizes, shapes to their narrow, common and wide ones. (Sizes spread over all levels whatever
+their strides fit the boxes better and teach worse: large items fall to the few cells of the coarsest level.)
+Pure numpy. Shapes: N boxes, R ratios.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from storage.manifest import Manifest
 
 Floats = NDArray[np.float64]
 
-# Beyond these quantiles sizes and shapes are accidents of the crop and of what hides an item.
-_SIZES, _LONG = (0.1, 0.9), 0.75
+# A fourth of all items is longer than the widest anchor: beyond that, shapes are accidents of what hides an item.
+_LONG = 0.75
+# Strides of a level to the side of its anchor: 4 to 8, as detectors are commonly built.
+_STRIDES_A_SIDE = np.geomspace(4, 8, 17)
 _LEAST_RATIO = 1.2
 
 
@@ -33,17 +37,17 @@ def box_sides(photos: Sequence[Manifest], *, image_size: int) -> Floats:
     return np.array(sides, np.float64).reshape(-1, 2)
 
 
-def fitted_anchors(sides_N2: Floats, *, levels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(sizes, ratios): the side in pixels of each level's square anchor, finest first, and height / width of anchors.
+def fitted_anchors(sides_N2: Floats, *, strides: Sequence[int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(sizes, ratios): the side in pixels of each level's square anchor, and height / width of anchors.
 
-    Items turn freely on a board, so a shape is as common as its turned one: ratios are 1 / r, 1 and r.
+    `strides` of the levels in pixels. Items turn freely on a board, so a shape is as common as its turned one: ratios
+    are 1 / r, 1 and r.
     """
-    size_N = np.sqrt(sides_N2.prod(axis=1))
-    smallest, largest = np.quantile(size_N, _SIZES)
-    sizes = np.geomspace(smallest, max(largest, smallest * _LEAST_RATIO), levels)
     longer_N = sides_N2.max(axis=1) / np.maximum(sides_N2.min(axis=1), 1e-6)
     ratio = max(float(np.quantile(longer_N, _LONG)), _LEAST_RATIO)
-    return tuple(sizes.round(1).tolist()), (round(1 / ratio, 3), 1.0, round(ratio, 3))
+    ratios = (round(1 / ratio, 3), 1.0, round(ratio, 3))
+    candidates = [tuple(round(float(times) * stride, 1) for stride in strides) for times in _STRIDES_A_SIDE]
+    return max(candidates, key=lambda sizes: mean_best_iou(sides_N2, sizes=sizes, ratios=ratios)), ratios
 
 
 def mean_best_iou(sides_N2: Floats, *, sizes: Sequence[float], ratios: Sequence[float]) -> float:

@@ -265,7 +265,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -281,7 +281,7 @@ class TrainParams(StageParams):
     )
     frozen_stages: int = Field(default=3, ge=0, description="first parts of the backbone that keep their weights")
     anchors: Literal["fitted", "strides"] = Field(
-        default="fitted", description="fitted to the sizes of the photos' items, or four strides of each level"
+        default="fitted", description="fitted to sizes and shapes of the photos' items, or four strides of each level"
     )
     counts: Literal["total", "supercategory", "product"] = Field(
         default="total", description="one density map, one a super-category, or one a product"

@@ -44,7 +44,7 @@ def network_config(params: TrainParams, *, categories: Sequence[Category], photo
     anchors: dict[str, Any] = {}
     sides_N2 = box_sides(photos, image_size=params.image_size)
     if params.anchors == "fitted" and len(sides_N2):
-        sizes, ratios = fitted_anchors(sides_N2, levels=len(params.strides) + 1)
+        sizes, ratios = fitted_anchors(sides_N2, strides=(*params.strides, 2 * params.strides[-1]))
         anchors = {"anchor_sizes": sizes, "anchor_ratios": ratios}
     return DPSNetConfig(
         classes=len(categories),

@@ -7,24 +7,30 @@ from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.anchors import box_sides, fitted_anchors, mean_best_iou
 
 
-def _sides(count=400):
+def _sides(count=400, *, side=90):
     generator = np.random.default_rng(0)
-    sizes = np.exp(generator.normal(np.log(90), 0.3, count))
+    sizes = np.exp(generator.normal(np.log(side), 0.15, count))
     ratios = np.exp(generator.normal(0, 0.4, count))
     return np.stack([sizes / np.sqrt(ratios), sizes * np.sqrt(ratios)], axis=1)
 
 
-def test_fitted_anchors__fit_better_than_four_strides_a_level():
-    sides = _sides()
-    sizes, ratios = fitted_anchors(sides, levels=4)
-    assert sizes == tuple(sorted(sizes)) and ratios[0] < 1 == ratios[1] < ratios[2]
+@pytest.mark.parametrize("side", [36, 44, 60])
+def test_fitted_anchors__fit_better_than_four_strides_a_level(side):
+    sides = _sides(side=side)
+    sizes, ratios = fitted_anchors(sides, strides=(8, 16, 32, 64))
+    assert ratios[0] < 1 == ratios[1] < ratios[2]
     fitted = mean_best_iou(sides, sizes=sizes, ratios=ratios)
-    assert fitted > mean_best_iou(sides, sizes=(32, 64, 128, 256), ratios=(0.5, 1, 2)) + 0.05
+    assert fitted > mean_best_iou(sides, sizes=(32, 64, 128, 256), ratios=(0.5, 1, 2)) + 0.01
+
+
+def test_fitted_anchors__as_many_strides_on_every_level():
+    sizes, _ = fitted_anchors(_sides(), strides=(4, 8, 16))
+    assert np.ptp(np.array(sizes) / (4, 8, 16)) < 0.05 and 4 <= sizes[0] / 4 <= 8
 
 
 def test_fitted_anchors__items_of_one_size():
-    sizes, ratios = fitted_anchors(np.full((5, 2), 40.0), levels=3)
-    assert sizes[0] == 40 and sizes[-1] > 40 and ratios == (0.833, 1.0, 1.2)
+    sizes, ratios = fitted_anchors(np.full((5, 2), 45.0), strides=(8, 16))
+    assert sizes[0] == pytest.approx(45, rel=0.03) and ratios == (0.833, 1.0, 1.2)
 
 
 def test_mean_best_iou__as_torchvision_measures_it():
