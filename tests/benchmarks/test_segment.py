@@ -5,12 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.made_catalog import BACKDROPS, View, make_photo, write_catalog
+from benchmarks.made_catalog import BACKDROPS, LARGEST, View, make_photo, write_catalog
 from benchmarks.segment import boundary_f, compare_masks, found_by_quality, mask_iou, without_boxes
 from benchmarks.stages import ingest_split, segmented_catalog
 from flows.presets import micro
+from storage.boxes import mask_box
 from storage.store import Store
+from tasks.coarse import coarse_mask
 from tasks.params import RefineParams, SegmentParams
+from tasks.saliency import CONFIG_ID, WEIGHTS_ID, load_saliency
+from tasks.segment import fine_mask, whole_alpha
 from tasks.stage import load_stage, run_stage_locally
 
 TURNS = (0.0, 72.0, 144.0)
@@ -59,6 +63,37 @@ def test_segment__any_backdrop_without_boxes(made):
     figures = compare_masks(masks, dataset=folder, store=store)
     assert figures["mask IoU, mean"] > 0.75
     assert figures["mask IoU, least"] > 0.4
+
+
+@pytest.fixture(scope="module")
+def network(made):
+    _, store, _, results = made
+    return load_saliency(*(store.read(results["network"].row(name)) for name in (WEIGHTS_ID, CONFIG_ID)))
+
+
+def cut_out(network, photo, box, *, preset):
+    """The mask of a photo's product, bool [H, W], and its alpha."""
+    coarse = coarse_mask(photo, box, params=preset.coarse)
+    fine = fine_mask(network, photo, coarse, tight=True, params=preset.segment)
+    alpha = whole_alpha(fine, height=photo.shape[0], width=photo.shape[1])
+    return alpha > 127, fine.alpha_hw
+
+
+@pytest.mark.parametrize("size", [(480, 360), LARGEST])
+def test_fine_mask__any_size(made, network, size):
+    photo, truth = make_photo(View(shape="box", backdrop="gradient", turn=0.0, size=size, seed=5))
+    mask, alpha = cut_out(network, photo, mask_box(truth), preset=made[2])
+    assert mask.shape == truth.shape == size[::-1]
+    assert alpha.min() >= 0 and alpha.max() <= 1
+    assert mask_iou(mask, truth) > 0.9
+
+
+@pytest.mark.parametrize("backdrop", BACKDROPS)
+def test_fine_mask__flipped_photo_flipped_mask(made, network, backdrop):
+    photo, truth = make_photo(View(shape="box", backdrop=backdrop, turn=72.0, size=(240, 180), seed=5))
+    mask, _ = cut_out(network, photo, mask_box(truth), preset=made[2])
+    flipped, _ = cut_out(network, photo[:, ::-1].copy(), mask_box(truth[:, ::-1]), preset=made[2])
+    assert mask_iou(mask, flipped[:, ::-1]) > 0.95
 
 
 def test_make_photo__mask_is_where_the_product_is():
