@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_expit
 
 from storage.digest import JSON
@@ -106,6 +105,9 @@ def fit_temperature(scores_M: ArrayLike, *, right_M: ArrayLike) -> float:
     if not len(logits_M):
         return 1.0
     signed_M = np.where(right_M, logits_M, -logits_M)
+    # Imported by who fits: a run with nothing to do should not wait for it.
+    from scipy.optimize import minimize_scalar
+
     found = minimize_scalar(
         lambda log_t: -log_expit(signed_M * np.exp(-log_t)).mean(), bounds=np.log(_TEMPERATURES), method="bounded"
     )
@@ -173,6 +175,8 @@ def _logistic(signs_NS: Floats, *, right_N: NDArray[np.bool_]) -> tuple[Floats, 
         fit = -log_expit(sides_N * (signs_NS @ values[:-1] + values[-1])).sum()
         prior = -0.5 * (log_expit(values[-1]) + log_expit(-values[-1])) + 0.5 * _RIDGE * (values[:-1] ** 2).sum()
         return float(fit + prior)
+
+    from scipy.optimize import minimize
 
     size = signs_NS.shape[1]
     found = minimize(loss, np.zeros(size + 1), bounds=[(0.0, None)] * size + [(None, None)], method="L-BFGS-B")
