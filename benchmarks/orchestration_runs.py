@@ -19,15 +19,19 @@ from flows.execution import carry_out, climb_of, pipeline_of
 from flows.options import RunOptions
 from flows.pipeline import Outcome
 from flows.runner import LocalRunner, Runner
-from flows.runs import RunRecord, read_run
+from flows.runs import read_run
 from storage.digest import JSON
 from storage.store import Store
 from tasks.context import discard_event
+from tasks.stage import StageResult
 
 PROJECT = Path(__file__).parents[1]
 TALLY = (sys.executable, "-m", "flows.cli")
 _DVC = "dvc==3.67.1"
-_STAGES_AFTER_PRUNE = {"compose", "render", "train", "predict", "select", "evaluate"}
+_OTHER_PRUNES: dict[str, dict[str, JSON]] = {
+    "after a parameter of prune that changes its result, run": {"share": 0.5},
+    "after one that does not, run": {"area_ratio": 0.5},
+}
 
 
 def run_command(dataset: Path, *, preset: str, folder: Path, name: str = "run", engine: str = "prefect") -> list[str]:
@@ -37,8 +41,9 @@ def run_command(dataset: Path, *, preset: str, folder: Path, name: str = "run", 
 
 
 def environment(code: Path = PROJECT) -> dict[str, str]:
-    """The environment of a run by the code in a folder."""
-    return {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
+    """The environment of a run by the code in a folder; modules are compiled once, as any installed program's."""
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**bare, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1"}
 
 
 def run(command: list[str], *, code: Path = PROJECT, folder: Path | None = None) -> float:
@@ -158,37 +163,38 @@ def changes(dataset: Path, *, preset: str, folder: Path) -> dict[str, Any]:
             path.write_text(path.read_text() + "\n# A comment.\n")
     run(command, code=commented)
     after_comment = [one["name"] for one in read_run(folder / "runs" / "run")["stages"] if not one["cached"]]
-    changed = _with_other_prune(dataset, preset=preset, folder=folder)
-    ran = [name for name, result in changed.results.items() if not result.cached]
-    unexpected = [name for name in ran if name.split(".")[0] not in {"prune", *_STAGES_AFTER_PRUNE}]
-    return {
-        "after a comment, run": ", ".join(after_comment) or "nothing",
-        "after a parameter of prune, run": ", ".join(ran),
-        "of those neither prune nor after it": ", ".join(unexpected) or "none",
-        "cached": ", ".join(name for name, result in changed.results.items() if result.cached),
-    }
+    found = {"after a comment, run": ", ".join(after_comment) or "nothing"}
+    for title, update in _OTHER_PRUNES.items():
+        changed = _with_other_prune(dataset, preset=preset, folder=folder, update=update)
+        found[title] = ", ".join(name for name, result in changed.items() if not result.cached)
+        found[f"{title}; cached"] = ", ".join(name for name, result in changed.items() if result.cached)
+    return found
 
 
-def _with_other_prune(dataset: Path, *, preset: str, folder: Path) -> RunRecord:
+def _with_other_prune(
+    dataset: Path, *, preset: str, folder: Path, update: dict[str, JSON]
+) -> Mapping[str, StageResult]:
+    """The stages up to the first training with other parameters of prune."""
     where = {"store": str(folder / "store"), "runs": str(folder / "runs"), "name": "changed"}
-    options = RunOptions(dataset=str(dataset), preset=preset, engine="local", promote=False, **where)
+    options = RunOptions(dataset=str(dataset), preset=preset, engine="local", to_stage="train.source", **where)
     runner = LocalRunner(store=Store.open(options.store), workers=options.worker_count())
 
     def climb(run: Runner) -> Outcome:
-        return climb_of(options)(_OtherPrune(run))
+        return climb_of(options)(_OtherPrune(run, update=update))
 
-    return carry_out(options, run=runner, work=pipeline_of(options, climb), events=discard_event)
+    carry_out(options, run=runner, work=pipeline_of(options, climb), events=discard_event)
+    return runner.results
 
 
 class _OtherPrune:
-    """A runner that changes one parameter of prune."""
+    """A runner with other parameters of prune."""
 
-    def __init__(self, inner: Runner) -> None:
-        self._inner, self.store, self.results = inner, inner.store, inner.results
+    def __init__(self, inner: Runner, *, update: dict[str, JSON]) -> None:
+        self._inner, self._update, self.store, self.results = inner, update, inner.store, inner.results
 
     def stage(self, name: str, params: Any, **inputs: Any) -> Any:  # noqa: ANN401 - as in Runner
         if params.stage == "prune":
-            params = params.model_copy(update={"crops": params.crops + 1})
+            params = params.model_copy(update=self._update)
         return self._inner.stage(name, params, **inputs)
 
 
