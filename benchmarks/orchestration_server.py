@@ -88,7 +88,7 @@ def at_once(dataset: Path, *, preset: str, folder: Path, pipelines: int) -> dict
         codes = [child.wait() for child in children]
         states = Counter(
             one["state"]["type"]
-            for one in stack.ask("/flow_runs/filter", flow_runs={"parent_flow_run_id": {"is_null_": True}})
+            for one in stack.ask("/flow_runs/filter", flow_runs={"parent_task_run_id": {"is_null_": True}})
         )
     runs = [read_run(home / "runs" / name) for name in names]
     computed = Counter(one["key"] for run in runs for one in run["stages"] if not one["cached"])
