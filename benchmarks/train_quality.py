@@ -26,7 +26,7 @@ from tasks.loading import batches
 from tasks.params import TrainParams
 from tasks.photo_source import PhotoSource, collated
 from tasks.stage import execute
-from tasks.train import make_trainer, scaled_plan, start_network
+from tasks.train import make_trainer, network_losses, scaled_plan, start_network
 
 # (density weight, count weight); the first is the default.
 _WEIGHTS = ((0.5, 0.5), (0.5, 0.0), (0.0, 0.5), (0.1, 0.1), (2.0, 2.0))
@@ -98,7 +98,8 @@ def loading(preset: Preset, *, inputs: Inputs, store: Store, steps: int) -> dict
         context = _Weights(Path(folder))
         network = start_network(context, params=params, init=None, categories=categories, photos=[inputs.photos])
     how, plan, _ = scaled_plan(params)
-    trainer = make_trainer(network, how=how, params=params, world=ALONE)
+    losses = network_losses(network, params=params)
+    trainer = make_trainer(network, losses=losses, how=how, params=params, world=ALONE)
     source = PhotoSource(
         store,
         photos=[inputs.photos],

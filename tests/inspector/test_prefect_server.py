@@ -1,6 +1,7 @@
 """Reruns against Prefect's own server, which checks what the inspector sends by the schema of the pipeline flow."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -21,8 +22,14 @@ from tests.waiting import LONGEST
 def server():
     """The address of a Prefect server that has a deployment of the pipeline."""
     with prefect_test_harness(server_startup_timeout=int(LONGEST)):
-        pipeline.to_deployment("cpu", parameters={"dataset": "shop", "preset": "cpu"}).apply()
+        # In a thread of its own: where a browser test left its event loop behind, Prefect would give a coroutine back.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_deploy).result()
         yield PREFECT_API_URL.value()
+
+
+def _deploy():
+    pipeline.to_deployment("cpu", parameters={"dataset": "shop", "preset": "cpu"}).apply()
 
 
 def test_rerun__prefects_server_takes_the_parameters_and_has_the_flow_run(server, folder):

@@ -20,7 +20,7 @@ from storage.store import Store
 from tasks.loading import batches
 from tasks.params import TrainParams
 from tasks.photo_source import PhotoSource, collated
-from tasks.train import make_trainer, network_config, scaled_plan
+from tasks.train import make_trainer, network_config, network_losses, scaled_plan
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "losses.json"
@@ -64,7 +64,8 @@ def losses_of_twenty_steps(folder):
     torch.manual_seed(0)
     network = DPSNet(network_config(PARAMS, categories=categories, photos=[manifest]), pretrained=True)
     how, plan, _ = scaled_plan(PARAMS)
-    trainer = make_trainer(network, how=how, params=PARAMS, world=ALONE)
+    losses = network_losses(network, params=PARAMS)
+    trainer = make_trainer(network, losses=losses, how=how, params=PARAMS, world=ALONE)
     source = PhotoSource(store, photos=[manifest], categories=categories, params=PARAMS, kit=None, workers=0)
     drawn = batches(source, collate=collated, batch=plan.batch, steps=range(plan.steps), world=ALONE, workers=0)
     made = [report.losses for report in train_steps(trainer, drawn, clock=lambda: 0.0)]
