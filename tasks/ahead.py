@@ -1,4 +1,4 @@
-"""A function over many items by threads: results in their order, only so many ahead of whoever takes them."""
+"""A function over many items by an executor: results in their order, only so many ahead of whoever takes them."""
 
 from __future__ import annotations
 

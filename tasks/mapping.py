@@ -14,7 +14,7 @@ import multiprocessing
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ import cloudpickle
 
 from storage.digest import JSON, digest_bytes
 from storage.manifest import ManifestRow
+from tasks.ahead import ahead
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -102,7 +103,7 @@ def by_threads(function: Callable[[Item], Result], items: Sequence[Item], *, wor
         yield from map(function, items)
         return
     with ThreadPoolExecutor(workers) as executor:
-        yield from _in_order(executor, function, items, ahead=_AHEAD * workers)
+        yield from ahead(function, items, executor=executor, most=_AHEAD * workers)
 
 
 def by_processes(luggage: Luggage, items: Sequence[Any], *, workers: int) -> Iterator[Piece[Any]]:
@@ -114,7 +115,7 @@ def by_processes(luggage: Luggage, items: Sequence[Any], *, workers: int) -> Ite
             # Spawned, not forked: a fork of a process with running threads (OpenMP, Prefect) may hang or die.
             context = multiprocessing.get_context("spawn")
             with ProcessPoolExecutor(workers, context, initializer=_unpack, initargs=(luggage,)) as executor:
-                for piece in _in_order(executor, _work_on_unpacked, pieces[done:], ahead=_AHEAD * workers):
+                for piece in ahead(_work_on_unpacked, pieces[done:], executor=executor, most=_AHEAD * workers):
                     yield piece
                     done += 1
             return
@@ -136,22 +137,6 @@ def _work_on_unpacked(items: Sequence[Any]) -> Piece[Any]:
     return work_on(_held[0], items)
 
 
-def _in_order(
-    executor: Executor, function: Callable[[Item], Result], items: Sequence[Item], *, ahead: int
-) -> Iterator[Result]:
-    waiting: deque[Any] = deque()
-    try:
-        for item in items:
-            waiting.append(executor.submit(function, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
 def by_dask(luggage: Luggage, items: Sequence[Any], *, address: str) -> Iterator[Piece[Any]]:
     """Pieces in order, by the workers of the Dask cluster at `address`."""
     from distributed import Client
@@ -161,7 +146,7 @@ def by_dask(luggage: Luggage, items: Sequence[Any], *, address: str) -> Iterator
         pieces, done = in_pieces(items, workers=workers), 0
         for attempt in range(_ATTEMPTS):
             try:
-                for piece in _from_cluster(client, luggage, pieces[done:], ahead=_AHEAD * workers):
+                for piece in _from_cluster(client, luggage, pieces[done:], most=_AHEAD * workers):
                     yield piece
                     done += 1
                 return
@@ -172,7 +157,7 @@ def by_dask(luggage: Luggage, items: Sequence[Any], *, address: str) -> Iterator
 
 
 def _from_cluster(
-    client: Client, luggage: Luggage, pieces: Sequence[Sequence[Any]], *, ahead: int
+    client: Client, luggage: Luggage, pieces: Sequence[Sequence[Any]], *, most: int
 ) -> Iterator[Piece[Any]]:
     # On every worker: if one dies the others have it.
     sent = client.scatter(luggage, broadcast=True, hash=False)
@@ -180,7 +165,7 @@ def _from_cluster(
     try:
         for piece in pieces:
             waiting.append(client.submit(work_on, sent, piece, pure=False, retries=_ATTEMPTS))
-            if len(waiting) >= ahead:
+            if len(waiting) >= most:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
