@@ -68,7 +68,7 @@ class RunOptions(BaseModel):
     feedback: bool = Field(
         default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
     )
-    renderer: Renderer | Literal["auto", ""] = Field(
+    renderer: Literal[Renderer, "auto", ""] = Field(
         default="",
         description="what gives synthetic photos the look of the pool; auto: what teaches best; empty: as the preset",
     )

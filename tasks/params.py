@@ -223,7 +223,7 @@ class RenderParams(StageParams):
     stage: ClassVar[str] = "render"
     version: ClassVar[int] = 5
     own_process: ClassVar[bool] = True
-    renderer: Renderer | Literal["auto"] = Field(
+    renderer: Literal[Renderer, "auto"] = Field(
         default="cyclegan", description="what translates; auto: the candidate whose photos teach a detector best"
     )
     scale: float = Field(default=0.5, gt=0, le=1, description="working size as a fraction of the photo's")

@@ -60,5 +60,5 @@ def test_chosen_renderer__is_what_the_table_says():
 
 
 def test_run_options__refuse_a_renderer_that_is_none():
-    with pytest.raises(ValueError, match="renderer"):
+    with pytest.raises(ValueError, match=r"renderer\n.*'cyclegan', 'fastcut', .* 'auto' or ''"):
         RunOptions(dataset="sample", preset="micro", renderer="magic")
