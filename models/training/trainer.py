@@ -50,7 +50,7 @@ class Trainer:
     """A network in training; `step` steps are done.
 
     `network` is what is saved and averaged. `parts`: into how many pieces a batch is cut; it doubles by itself when
-    the device's memory is too short for a piece.
+    the device's memory is too short for a piece. Processes that train together agree on it before their first step.
     """
 
     network: nn.Module
@@ -64,9 +64,11 @@ class Trainer:
     _together: list[nn.Module] = field(init=False)
     _averaged: dict[str, Tensor] = field(init=False)
     _scaler: torch.amp.GradScaler = field(init=False)
+    _rehearsed: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Move the network to its device, channels last in memory, and connect it with the other processes."""
+        self.world.with_shared_statistics(self.network, device=self.device)
         self.network.to(self.device, memory_format=torch.channels_last)
         self.optimisers = [make_optimiser(phase.learns, how=phase.optimisation) for phase in self.phases]
         self._together = []
@@ -75,6 +77,7 @@ class Trainer:
                 self._together.append(self.world.together(phase.module, device=self.device))
         self._averaged = self._copy() if self._average_decay else {}
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        self._rehearsed = self.world.size == 1
 
     @property
     def _average_decay(self) -> float:
@@ -99,6 +102,8 @@ class Trainer:
         Raises:
             NonFiniteLossError: a loss or a gradient is NaN or infinite; that phase has changed nothing.
         """
+        if not self._rehearsed:
+            self._rehearse(batch)
         values: dict[str, float] = {}
         for index, phase in enumerate(self.phases):
             factor = learning_rate_factor(self.step, how=phase.optimisation)
@@ -134,19 +139,41 @@ class Trainer:
 
         Only where one process trains one phase: otherwise others would wait for gradients that do not come.
         """
+        module = self._together[index]
+        if self.world.size > 1 or len(self.phases) > 1:
+            return self._accumulate(index, batch, module=module)
+        return self._fitted(index, batch, module=module)
+
+    def _fitted(self, index: int, batch: Batch, *, module: nn.Module) -> dict[str, Tensor]:
         while True:
             try:
-                return self._accumulate(index, batch)
+                return self._accumulate(index, batch, module=module)
             except torch.OutOfMemoryError:
-                alone = self.world.size == 1 and len(self.phases) == 1
-                if not alone or self.parts >= length(batch):
+                if self.parts >= length(batch):
                     raise
             torch.cuda.empty_cache()
             self.parts = min(2 * self.parts, length(batch))
 
-    def _accumulate(self, index: int, batch: Batch) -> dict[str, Tensor]:
+    def _rehearse(self, batch: Batch) -> None:
+        """Find, with the other processes, the number of pieces that fits everywhere; nothing else changes by it.
+
+        Each process tries on its own: in a step, one that stopped for memory would leave the others waiting.
+        """
+        devices = [self.device] if self.device.type == "cuda" else []
+        buffers = {name: value.clone() for name, value in self.network.named_buffers()}
+        with torch.random.fork_rng(devices):
+            for index, phase in enumerate(self.phases):
+                with self._learning(index):
+                    self._fitted(index, batch, module=phase.module)
+                self.optimisers[index].zero_grad(set_to_none=True)
+        for name, value in self.network.named_buffers():
+            value.copy_(buffers[name])
+        self.parts = self.world.largest(self.parts, device=self.device)
+        self._rehearsed = True
+
+    def _accumulate(self, index: int, batch: Batch, *, module: nn.Module) -> dict[str, Tensor]:
         self.optimisers[index].zero_grad(set_to_none=True)
-        module, size, total = self._together[index], length(batch), {}
+        size, total = length(batch), {}
         cut = list(pieces(batch, count=self.parts))
         for number, piece in enumerate(cut, start=1):
             with unsynchronised(module, unless=number == len(cut)):

@@ -76,11 +76,19 @@ class World:
         distributed.broadcast(body, src=0)
         return body.cpu().numpy().tobytes()
 
+    def with_shared_statistics(self, network: nn.Module, *, device: torch.device) -> None:
+        """Let batch norms take their statistics from the samples of all processes, in place; state names stay.
+
+        A process may hold one photo only, which says little. On processors there is no such norm: there the statistics
+        of a process's own samples are used, and the leader's are kept.
+        """
+        if self.size > 1 and device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+
     def together(self, module: nn.Module, *, device: torch.device) -> nn.Module:
         """The module with gradients that are means over all processes."""
         if self.size == 1:
             return module
-        # Statistics of frozen or grouped norms never change; those of trainable ones are the leader's.
         return DistributedDataParallel(module, device_ids=[device] if device.type == "cuda" else None)
 
 

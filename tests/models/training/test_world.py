@@ -34,6 +34,13 @@ with joined(world, device=device):
     losses = DPSNetLosses(network, size=64, density_weight=0.5, count_weight=0.5)
     phase = Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)
     trainer = Trainer(network=network, phases=[phase], device=device, world=world)
+    if "short" in sys.argv and not world.leads:
+        whole = losses.forward
+        def short(photos, targets):
+            if len(photos) > 1:
+                raise torch.OutOfMemoryError
+            return whole(photos, targets)
+        losses.forward = short
     for step in range(10):
         generator = torch.Generator().manual_seed(step)
         photos = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8, generator=generator)
@@ -45,6 +52,7 @@ with joined(world, device=device):
         ]
         share = list(pieces((photos, targets), count=world.size))[world.rank]
         trainer.take_step(share)
+    assert trainer.parts == (2 if "short" in sys.argv else 1)
     if world.leads:
         save_file({name: value.contiguous() for name, value in trainer.state().items()}, sys.argv[2])
 """
@@ -66,12 +74,13 @@ def start(tmp_path):
     return tmp_path / "start.pt"
 
 
-def test_together__two_processes_are_one_with_the_same_global_batch(start, tmp_path):
+@pytest.mark.parametrize("memory", ["enough", "short"])
+def test_together__two_processes_are_one_with_the_same_global_batch(start, tmp_path, memory):
     script = tmp_path / "training.py"
     script.write_text(TRAINING)
     elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     _run([sys.executable], str(script), str(start), str(tmp_path / "one.safetensors"))
-    _run(elastic, str(script), str(start), str(tmp_path / "two.safetensors"))
+    _run(elastic, str(script), str(start), str(tmp_path / "two.safetensors"), memory)
     one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
     before = torch.load(start, weights_only=True)
     names = [name for name in one if name.startswith("network/")]
@@ -93,3 +102,16 @@ def test_share_of__says_which_batches_can_be_shared():
     assert world.share_of(9) == 3
     with pytest.raises(ValueError, match="multiple of the 3 processes that train together, got 8; try 6 or 9"):
         world.share_of(8)
+
+
+def test_with_shared_statistics__converts_batch_norms_of_several_gpus_and_keeps_state_names():
+    def names(world, device):
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Sequential(torch.nn.BatchNorm2d(4)))
+        before = list(network.state_dict())
+        world.with_shared_statistics(network, device=torch.device(device))
+        assert list(network.state_dict()) == before
+        return type(network[1][0]).__name__
+
+    two = World(rank=0, size=2, local_rank=0)
+    assert names(two, "cuda") == "SyncBatchNorm"
+    assert names(two, "cpu") == names(ALONE, "cuda") == "BatchNorm2d"
