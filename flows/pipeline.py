@@ -165,7 +165,7 @@ def _ingest(choice: DatasetChoice, *, split: str) -> IngestParams:
 
 
 def _require(manifest: Manifest, *, what: str) -> None:
-    if not manifest.ok:
+    if not manifest.usable:
         reasons = sorted({row.reason for row in manifest.rows})[:3]
         raise ValueError(f"dataset: expected usable {what}, got none ({'; '.join(reasons) or 'nothing is listed'})")
 
@@ -179,7 +179,7 @@ def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesize
     )
     rendered = (
         rendered_photos(run, synthetic=synthetic, pool=prepared.pool, val=prepared.val, preset=preset)
-        if prepared.pool.ok
+        if prepared.pool.usable
         else None
     )
     return Synthesized(boards=boards, synthetic=synthetic, rendered=rendered)

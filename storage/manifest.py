@@ -8,10 +8,10 @@ and are not part of it.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import orjson
@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.digest import JSON, canonical_json, digest_bytes
+from storage.seal import seal, sealed
 
 SCHEMA_VERSION = 1
 # Rows that are read together: a page of a long manifest needs one or two groups of them.
@@ -111,6 +112,61 @@ class ManifestRow:
     url: str = ""
 
 
+class StoredRows(Sequence[ManifestRow]):
+    """The rows of a manifest's file, decoded when the first one is asked for. `base`: URL of the manifest's folder."""
+
+    def __init__(self, data: bytes, *, footer: pq.FileMetaData, base: str) -> None:
+        """Of an intact file: whatever is read of it later is as it was written."""
+        self._data, self._footer, self._base = data, footer, base
+
+    @cached_property
+    def _decoded(self) -> tuple[ManifestRow, ...]:
+        return tuple(decode_row(record, base=self._base) for record in self._read(None).to_pylist())
+
+    def _read(self, columns: Sequence[str] | None) -> pa.Table:
+        return pq.ParquetFile(io.BytesIO(self._data), metadata=self._footer).read(columns=columns)
+
+    def columns(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Some columns of all rows, without decoding the others."""
+        table = self._read(names)
+        return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return int(self._footer.num_rows)
+
+    @overload
+    def __getitem__(self, index: int) -> ManifestRow: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[ManifestRow, ...]: ...
+    def __getitem__(self, index: int | slice) -> ManifestRow | tuple[ManifestRow, ...]:
+        """A row, or some of them."""
+        return self._decoded[index]
+
+    def __iter__(self) -> Iterator[ManifestRow]:
+        """All rows."""
+        return iter(self._decoded)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether these are the same rows as another sequence's."""
+        return self._decoded == tuple(other) if isinstance(other, (tuple, StoredRows)) else NotImplemented
+
+    def __hash__(self) -> int:
+        """None: rows hold mappings."""
+        raise TypeError("rows of a manifest have no hash")
+
+    def __reduce__(self) -> tuple[type[tuple[Any, ...]], tuple[tuple[ManifestRow, ...]]]:
+        """To other processes they go decoded."""
+        return tuple, (self._decoded,)
+
+
+def columns_of(rows: Sequence[ManifestRow], *names: str) -> list[tuple[Any, ...]]:
+    """The values of some flat columns, a tuple a row; rows that are not decoded yet stay so."""
+    if isinstance(rows, StoredRows):
+        return rows.columns(names)
+    return [tuple(getattr(row, name) for name in names) for row in rows]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A stage's result: its rows (sorted by item_id) and what made them."""
@@ -119,7 +175,7 @@ class Manifest:
     key: str
     url: str
     content_digest: str
-    rows: tuple[ManifestRow, ...]
+    rows: Sequence[ManifestRow]
     content: Mapping[str, JSON] = field(default_factory=dict)
     metadata: Mapping[str, JSON] = field(default_factory=dict)
 
@@ -127,6 +183,11 @@ class Manifest:
     def ok(self) -> tuple[ManifestRow, ...]:
         """The rows with status "ok"."""
         return tuple(row for row in self.rows if row.status == "ok")
+
+    @cached_property
+    def usable(self) -> bool:
+        """Whether any row has status "ok"."""
+        return any(status == "ok" for (status,) in columns_of(self.rows, "status"))
 
     @cached_property
     def by_id(self) -> dict[str, ManifestRow]:
@@ -168,13 +229,13 @@ def sorted_rows(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, ...]:
 def encode_manifest(
     rows: Iterable[ManifestRow], *, metadata: Mapping[str, JSON], content: Mapping[str, JSON] | None = None
 ) -> bytes:
-    """The Parquet file of `rows`, with `metadata`, `content` and the content digest in the file's metadata."""
+    """The Parquet file of `rows`, sealed, with `metadata`, `content` and the content digest in the file's metadata."""
     content = content or {}
     ordered = sorted_rows(rows)
     table = pa.Table.from_pylist([_record(row, with_path=True) for row in ordered], schema=SCHEMA)
     digest = content_digest(ordered, content=content)
     body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
-    return encode_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)}))
+    return seal(encode_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)})))
 
 
 def encode_table(table: pa.Table) -> bytes:
@@ -190,22 +251,46 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     Raises:
         ValueError: not a manifest, of a newer schema, or its content does not match its own digest.
     """
-    table = read_manifest_table(data, url=url)
-    metadata = manifest_metadata(table.schema, url=url)
+    intact, footer = _intact(data, url=url), _footer_of(data, url=url)
+    metadata = manifest_metadata(footer.schema.to_arrow_schema(), url=url)
     base = url.rsplit("/", 1)[0]
-    rows = tuple(decode_row(record, base=base) for record in table.to_pylist())
-    digest = content_digest(rows, content=metadata["content"])
-    if digest != metadata["content_digest"]:
-        raise ValueError(f"{url}: expected content {metadata['content_digest']}, got {digest}; the file was changed")
+    rows: Sequence[ManifestRow]
+    if intact:
+        rows = StoredRows(data, footer=footer, base=base)
+    else:
+        rows = tuple(decode_row(record, base=base) for record in read_manifest_table(data, url=url).to_pylist())
+        digest = content_digest(rows, content=metadata["content"])
+        if digest != metadata["content_digest"]:
+            raise ValueError(
+                f"{url}: expected content {metadata['content_digest']}, got {digest}; the file was changed"
+            )
     return Manifest(
         stage=metadata.get("stage", ""),
         key=metadata.get("key", ""),
         url=url,
-        content_digest=digest,
+        content_digest=metadata["content_digest"],
         rows=rows,
         content=metadata["content"],
         metadata=metadata,
     )
+
+
+def _intact(data: bytes, *, url: str) -> bool:
+    try:
+        return sealed(data)
+    except ValueError as error:
+        raise ValueError(f"{url}: {error}; the file was changed") from error
+
+
+def _footer_of(data: bytes, *, url: str) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(io.BytesIO(data))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(url, error) from error
+
+
+def _broken(url: str, error: Exception) -> ValueError:
+    return ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})")
 
 
 def read_manifest_table(data: bytes, *, url: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -213,7 +298,7 @@ def read_manifest_table(data: bytes, *, url: str, columns: Sequence[str] | None 
     try:
         return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error
+        raise _broken(url, error) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

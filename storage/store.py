@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import pyarrow.parquet as pq
@@ -25,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
 from storage.locks import Lease, file_lock
-from storage.manifest import Manifest, ManifestRow, decode_manifest, encode_manifest
+from storage.manifest import Manifest, ManifestRow, columns_of, decode_manifest, encode_manifest
 from storage.mirror import Mirror
 from storage.read_cache import ReadCache, cache_folder
 
@@ -60,6 +60,15 @@ def _file_of(info: Mapping[str, Any]) -> _File:
     # Local files have `mtime`, S3's objects `LastModified`; other file systems tell neither.
     changed = info.get("mtime") or info.get("LastModified") or 0.0
     return _File(size=int(info["size"]), changed=changed.timestamp() if isinstance(changed, datetime) else changed)
+
+
+class _Own(NamedTuple):
+    """What a row says of a file in its manifest's own folder."""
+
+    item_id: str
+    path: str
+    bytes: int
+    digest: str
 
 
 class Store:
@@ -113,16 +122,18 @@ class Store:
 
     def damaged(self, manifest: Manifest) -> list[str]:
         """The item_ids whose file in the manifest's own folder is absent or not what was written; see `find`."""
-        files = self._files(manifest.url.rsplit("/", 1)[0])
+        folder = manifest.url.rsplit("/", 1)[0]
+        files = self._files(folder)
         published = files.get(MANIFEST_NAME, _File(size=0, changed=0.0)).changed
-        own = [row for row in manifest.rows if row.path and "://" not in row.path]
-        wrong = [row for row in own if row.path not in files or files[row.path].size != row.bytes]
-        later = [row for row in own if row not in wrong and files[row.path].changed > published]
-        changed = [row for row in later if digest_bytes(self.read_url(row.url)) != row.digest]
+        own = [_Own(*one) for one in columns_of(manifest.rows, *_Own._fields) if one[1] and "://" not in one[1]]
+        sound = {one for one in own if one.path in files and files[one.path].size == one.bytes}
+        wrong = [one for one in own if one not in sound]
+        later = [one for one in own if one in sound and files[one.path].changed > published]
+        changed = [one for one in later if digest_bytes(self.read_url(f"{folder}/{one.path}")) != one.digest]
         if later and not changed and self._local:
             # A copied store: everything is right, and need not be read again the next time.
             os.utime(self._path(manifest.url))
-        return [row.item_id for row in (*wrong, *changed)]
+        return [one.item_id for one in (*wrong, *changed)]
 
     def discard(self, url: str) -> bool:
         """Forget the stage result that a damaged file at `url` belongs to, so that its stage runs again.

@@ -19,7 +19,7 @@ from importlib.metadata import version as package_version
 from typing import Any
 
 from storage.digest import JSON, stage_key
-from storage.manifest import Manifest
+from storage.manifest import Manifest, columns_of
 from storage.store import Store
 from tasks.context import CHECKPOINTS, EventSink, StageContext, discard_event
 from tasks.fingerprint import framework_fingerprint, stage_fingerprint
@@ -96,7 +96,7 @@ def result_of(manifest: Manifest, *, params: StageParams, key: str, cached: bool
         manifest=manifest.url,
         content_digest=manifest.content_digest,
         rows=len(manifest.rows),
-        quarantined=sum(row.status == "quarantined" for row in manifest.rows),
+        quarantined=sum(status == "quarantined" for (status,) in columns_of(manifest.rows, "status")),
         cached=cached,
         seconds=round(float(manifest.metadata["seconds"]), 3),
     )
