@@ -23,10 +23,10 @@ from flows import automation_commands, catalog_commands, champion_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
 from flows.options import GcOptions, RetrainOptions, RunOptions
-from flows.outputs import summary_lines
 from flows.progress import ProgressDisplay
 from flows.refusals import refusal
 from flows.runs import last_run, read_run
+from flows.summary import summary_lines
 from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
 from tasks.process import stop_children

@@ -14,7 +14,7 @@ from flows.explain import ExplainRunner, NothingToStandInError, Verdict
 from flows.live import LiveRun
 from flows.mapped import mapped_by
 from flows.options import RunOptions
-from flows.outputs import write_outputs
+from flows.outputs_kept import note_outputs, outputs_kept
 from flows.parts import PartDoneError, PartRunner
 from flows.pipeline import Outcome, Splits
 from flows.promotion import Challenger, install, judge, kept_stages
@@ -159,7 +159,12 @@ def carry_out(
     record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}
     record.val_ladder = {name: rung.report["val"] for name, rung in outcome.rungs.items()}
     record.state, record.finished = "completed", now()
-    write_outputs(outcome, record=record, store=run.store, folder=options.folder)
+    if not outputs_kept(record, folder=options.folder):
+        # It brings what draws pictures and pages, which takes longer than to find that nothing has changed.
+        from flows.outputs import write_outputs
+
+        write_outputs(outcome, record=record, store=run.store, folder=options.folder)
+        note_outputs(record, folder=options.folder)
     record.write(options.folder)
     return record
 

@@ -40,6 +40,7 @@ class RunRecord:
         checkpoints: stage, key and content digest of each rung's checkpoint.
         decision: whether the model was promoted: action, number of the decision and of the champion, reasons.
         command: the command that makes the run again; `options` its options one by one.
+        outputs: the files that the run left beside this one, and a digest of what they were made from.
         flow_run: the flow run's id in Prefect, where Prefect runs it.
         host, process: where it runs, so that others can see whether it still lives.
     """
@@ -64,6 +65,7 @@ class RunRecord:
     champion: str | None = None
     checkpoints: Mapping[str, JSON] = field(default_factory=dict)
     decision: Mapping[str, JSON] | None = None
+    outputs: Mapping[str, JSON] = field(default_factory=dict)
     ladder: dict[str, JSON] = field(default_factory=dict)
     val_ladder: dict[str, JSON] = field(default_factory=dict)
     results: Mapping[str, StageResult] = field(default_factory=dict)
@@ -83,7 +85,7 @@ class RunRecord:
             "parameters",
             "options",
         )
-        where = ("flow_run", "host", "process")
+        where = ("outputs", "flow_run", "host", "process")
         return {
             **{name: getattr(self, name) for name in names},
             "stages": results_json(self.results),

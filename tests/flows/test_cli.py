@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -116,3 +118,10 @@ def test_evaluate__says_what_is_wrong_with_its_options(evaluated, arguments, mes
     done = tally("evaluate", "--results", "r.json", "--annotations", "a.json", *arguments, folder=evaluated)
     assert done.returncode == EXIT_USAGE
     assert message in " ".join(done.stderr.split())
+
+
+def test_cli__brings_nothing_that_a_run_with_nothing_to_do_would_wait_for():
+    heavy = ("torch", "prefect", "scipy", "pandas", "jinja2", "matplotlib", "kornia", "distributed", "duckdb")
+    code = f"import sys, flows.cli; print(*sorted(sys.modules.keys() & {set(heavy)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
