@@ -197,6 +197,7 @@ def detector(
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = stage_arguments(__doc__)
     parser.set_defaults(preset="demo")
     parser.add_argument("parts", nargs="*", default=["speed", "realism", "board"], help="what is measured")

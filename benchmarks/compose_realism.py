@@ -24,7 +24,7 @@ DIRECTIONS = 16
 
 
 def photo_features(photos: Sequence[Photo], *, side: int = 320) -> Features:
-    """Frozen ImageNet features: means and standard deviations of EfficientNet-Lite0 maps at strides 4 to 32."""
+    """Frozen ImageNet features: means and standard deviations of EfficientNet-Lite0 maps at strides 4 to 32, [N, D]."""
     network = build_backbone("efficientnet_lite0", pretrained=True, out_strides=(4, 8, 16, 32)).eval()
     rows = []
     for photo_HW3 in photos:

@@ -240,6 +240,7 @@ def _timed(work: Callable[[], Any]) -> tuple[dict[str, float], Any]:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=24_000, help="photos in the timed comparison (RPC: 24000)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")

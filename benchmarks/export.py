@@ -92,6 +92,7 @@ def _reads_all(
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = model_arguments(__doc__)
     parser.add_argument("--photos", type=int, default=180, help="how many test photos")
     parser.add_argument("--rounds", type=int, default=3, help="timed rounds over all photos")

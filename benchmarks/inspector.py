@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from benchmarks.services import free_port
 from benchmarks.stages import print_result
 from storage.digest import digest_bytes
 from storage.images import encode_jpeg
@@ -110,12 +110,6 @@ def write_long_run(folder: Path, *, rows: int) -> None:
     (folder / "runs" / _RUN / "run.json").write_bytes(orjson.dumps(record))
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def start_server(folder: Path, *, port: int, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """`tally inspect` started in a folder, once it answers."""
     command = [sys.executable, "-m", "flows.cli", "inspect", "--port", str(port), *options]
@@ -182,6 +176,7 @@ def measure(client: httpx.Client, server: subprocess.Popen[bytes], *, rows: int)
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="rows of the manifest")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

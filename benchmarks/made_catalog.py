@@ -125,7 +125,7 @@ def prints(view: View, *, generator: np.random.Generator) -> Plane:
 
 def make_photo(view: View) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The photo (uint8 RGB) and its exact mask (a pixel is product when half of it is)."""
-    width, height = view.size
+    _width, height = view.size
     scale = 1 if height > 1000 else _FINE
     mask_HW = draw_mask(view, scale=scale).astype(np.float32)
     cover_HW = np.asarray(cv2.resize(mask_HW, view.size, interpolation=cv2.INTER_AREA), np.float32)
@@ -190,6 +190,7 @@ def all_views(*, seed: int, turns: int = 5) -> list[View]:
 
 
 def main() -> None:
+    """Write the catalog that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the catalog is written")
     parser.add_argument("--seed", type=int, default=0, help="other prints, grounds and noise")

@@ -59,6 +59,7 @@ def measured(row: str, *, dataset: Path, folder: Path, options: Any) -> dict[str
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = stage_arguments(__doc__)
     parser.add_argument("rows", nargs="*", choices=[*SHORT, *LONG, []], help="what is measured")
     parser.add_argument("--folder", default="", help="where runs and stores go; a temporary one when not given")

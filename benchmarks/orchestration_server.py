@@ -65,7 +65,7 @@ def retraining_of_event(stack: Stack) -> dict[str, Any]:
 
 def moment(text: str) -> float:
     """Seconds since the epoch of a time as the server writes it."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return datetime.fromisoformat(text).timestamp()
 
 
 def at_once(dataset: Path, *, preset: str, folder: Path, pipelines: int) -> dict[str, Any]:

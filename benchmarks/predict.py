@@ -194,6 +194,7 @@ def measure(detector: Detector, *, dataset: str, side: int, count: int, workers:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = model_arguments(__doc__)
     parser.add_argument("--side", type=int, default=800, help="longer side of the photos on disk, pixels (RPC: 1850)")
     parser.add_argument("--photos", type=int, default=60, help="how many photos")

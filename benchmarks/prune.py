@@ -66,6 +66,7 @@ def compare_views(poses_manifest: Manifest, *, truth: dict[str, dict[str, Any]],
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     arguments = stage_arguments(__doc__).parse_args()
     preset, store, workers = PRESETS[arguments.preset](), Store.open(arguments.store), arguments.workers
     made = segmented(preset, dataset=arguments.dataset, store=store, workers=workers)

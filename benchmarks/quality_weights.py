@@ -74,6 +74,7 @@ def judged(catalog: Catalog, *, weights_S: Numbers, constant: float) -> dict[str
 
 
 def main() -> None:
+    """Fit on the data sets of the command line and print the weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("datasets", nargs="+", help="folders in RPC layout with masks/ beside it")
     parser.add_argument("--preset", default="cpu", choices=sorted(PRESETS), help="whose parameters are used")

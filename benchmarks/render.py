@@ -275,6 +275,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     arguments = _arguments()
     preset, store = PRESETS[arguments.preset](), Store.open(arguments.store)
     made = made_manifests(arguments.dataset, preset=preset, store=store, workers=arguments.workers)

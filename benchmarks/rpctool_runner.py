@@ -101,6 +101,7 @@ def timed_answer(results: list[Record], annotations: Record) -> Record:
 
 
 def main() -> None:
+    """Answer the cases of the file named first into the file named second."""
     cases = json.loads(Path(sys.argv[1]).read_text())
     Path(sys.argv[2]).write_text(json.dumps([answer(case) for case in cases]))
 

@@ -17,7 +17,8 @@ from urllib.parse import quote, urlencode
 
 from playwright.sync_api import sync_playwright
 
-from benchmarks.inspector import free_port, start_server
+from benchmarks.inspector import start_server
+from benchmarks.services import free_port
 from inspector.confusion_matrix import NOTHING, mistake_pairs
 from inspector.products import products_of
 from inspector.run_shelf import RunShelf
@@ -107,6 +108,7 @@ def take(browser: Any, shot: Shot, *, url: str, out: Path) -> None:  # noqa: ANN
 
 
 def main() -> None:
+    """Take the pictures of the run that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--store", default="store", help="folder or URL of the store")

@@ -194,6 +194,7 @@ def without_boxes(catalog: Manifest) -> Manifest:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = stage_arguments(__doc__)
     parser.add_argument("--without-boxes", action="store_true", help="as if no box were annotated")
     arguments = parser.parse_args()

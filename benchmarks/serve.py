@@ -15,7 +15,6 @@ import asyncio
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ import httpx
 import numpy as np
 
 from benchmarks.predict import labelled_photos, photos_of_side
+from benchmarks.services import free_port
 from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
 from flows.serve_app import Limits
@@ -76,13 +76,6 @@ def bad_uploads(photo: bytes) -> dict[str, tuple[bytes, int]]:
         "PNG bomb": (png_of(8_000, 8_000), 413),
         "JPEG bomb": (jpeg_claiming(photo, side=60_000), 413),
     }
-
-
-def free_port() -> int:
-    """A port on loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +309,7 @@ def measure(
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = model_arguments(__doc__)
     parser.add_argument("--side", type=int, default=800, help="longer side of the photos, pixels")
     parser.add_argument("--photos", type=int, default=60, help="how many different photos")

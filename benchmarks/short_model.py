@@ -70,6 +70,7 @@ def model_of(options: argparse.Namespace) -> Detector:
 
 
 def main() -> None:
+    """Train, and write the model's folder."""
     parser = stage_arguments(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for model.safetensors and model.json")
     options = parser.parse_args()

@@ -46,6 +46,7 @@ def exactness() -> dict[str, str]:
 
 
 def main() -> None:
+    """Measure what the command line asks for, and print it."""
     parser = stage_arguments(__doc__)
     parser.add_argument("rows", nargs="*", choices=[*SHORT, *LONG, []], help="what is measured")
     parser.add_argument("--steps", type=int, default=0, help="timed steps (7), steps of loading (500), ablation (400)")

@@ -39,7 +39,7 @@ _MEGABYTE = 2**20
 
 
 def labelled_batch(dataset: Path, *, size: int, batch: int) -> tuple[Tensor, Targets, list[Category]]:
-    """The first labelled val photos as a batch with targets, and the products."""
+    """The first labelled val photos as a batch [B, 3, H, W] in [0, 1] with targets, and the products."""
     listing = read_split(dataset, split="val")
     label_of = {category.id: index for index, category in enumerate(listing.categories, start=1)}
     photos, targets = [], []
@@ -119,7 +119,7 @@ def reference(classes: int, *, size: int) -> FasterRCNN:
 
 
 def training_step(network: nn.Module, photos: Tensor | list[Tensor], targets: Targets, *, half: bool = False) -> Step:
-    """Forward, backward and an optimiser's step; `half` computes in bfloat16."""
+    """Forward, backward and an optimiser's step on [B, 3, H, W]; `half` computes in bfloat16."""
     network.train().to(memory_format=torch.channels_last)
     learning = [value for value in network.parameters() if value.requires_grad]
     optimiser = torch.optim.SGD(learning, lr=1e-6)
@@ -136,7 +136,7 @@ def training_step(network: nn.Module, photos: Tensor | list[Tensor], targets: Ta
 
 
 def prediction_step(network: nn.Module, photos: Tensor | list[Tensor]) -> Step:
-    """One forward pass in evaluation mode."""
+    """One forward pass on [B, 3, H, W] in evaluation mode."""
     network.eval().to(memory_format=torch.channels_last)
 
     def step() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -40,7 +41,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._lock = threading.Lock()
 
-    def __enter__(self) -> ProgressDisplay:
+    def __enter__(self) -> Self:
         """Start drawing."""
         self._progress.start()
         return self

@@ -89,11 +89,6 @@ def identity_of(run: RunView, *, stage: str, item_id: str, kind: str) -> JSON:
     return ["picture-4", run.stages[stage].content_digest, run.stages[stage].key, item_id, kind]
 
 
-def has_thumbnail(row: ManifestRow) -> bool:
-    """Whether there may be something to see of a row."""
-    return row.media_type in SHOWN_AS_IS or row.media_type == _DENSITY or bool(row.parents)
-
-
 def make_crop(store: Store, photo: ManifestRow, *, box: tuple[float, ...]) -> Encoded:
     """What is in a box of a photo, with something around it."""
     photo_HW3 = decode_rgb(read_own(store, photo))

@@ -126,7 +126,7 @@ def _inside(path: Path, *, root: Path) -> bool:
 
 
 def _read_entry(run_id: str, path: Path) -> RunEntry:
-    name = run_id.split("@")[0]
+    name = run_id.split("@", maxsplit=1)[0]
     try:
         record = orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError) as error:

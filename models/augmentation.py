@@ -1,7 +1,7 @@
 """Augmentation of whole batches on the device, with kornia: geometry and light, each photo by its own numbers.
 
 The numbers are drawn with the sample (`tasks.photo_samples`), where boxes are moved by the same matrix; here pixels
-are, photos and masks alike. So a sample is the same photo, but for the noise, whether a loader varies it or the device.
+are. So a sample is the same photo, but for the noise, whether a loader varies it or the device.
 
 Shapes: B photos, H×W pixels before, S×S after. Photos are float32 RGB in [0, 1]. Matrices map pixel places (x, y)
 before to places after, with the middle of the first pixel at (0, 0), as OpenCV's do. A light is seven numbers: three
@@ -27,11 +27,6 @@ _LEAST_BLUR = 1e-2
 def warped(photos_BCHW: Tensor, *, matrices_B23: Tensor, size: int) -> Tensor:
     """Photos [B, C, S, S] under affine maps, interpolated; the outermost pixels go on beyond the photo."""
     return warp_affine(photos_BCHW, matrices_B23, (size, size), mode="bilinear", padding_mode="border")
-
-
-def warped_masks(masks_BCHW: Tensor, *, matrices_B23: Tensor, size: int) -> Tensor:
-    """Masks [B, C, S, S] under the same maps: every value is one that was there, 0 beyond the photo."""
-    return warp_affine(masks_BCHW, matrices_B23, (size, size), mode="nearest", padding_mode="zeros")
 
 
 def relit(photos_B3HW: Tensor, *, lights_B7: Tensor, seeds: Sequence[int]) -> Tensor:

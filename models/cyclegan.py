@@ -167,14 +167,6 @@ class CycleGAN(nn.Module):
         self.synthetic_critic = PatchCritic(channels=critic_channels)
         initialise(self, generator=generator)
 
-    def generator_parameters(self) -> list[nn.Parameter]:
-        """What the generators' optimiser moves."""
-        return [*self.to_pool.parameters(), *self.to_synthetic.parameters()]
-
-    def critic_parameters(self) -> list[nn.Parameter]:
-        """What the critics' optimiser moves."""
-        return [*self.pool_critic.parameters(), *self.synthetic_critic.parameters()]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossWeights:

@@ -125,7 +125,7 @@ def box_rows(rows: Tensor, *, before: Sequence[int | None]) -> Tensor:
 def channel_rows(
     rows: Tensor, old_channels: Sequence[int], *, before: Sequence[int | None], channels: Sequence[int]
 ) -> Tensor:
-    """Rows of the density map's last convolution, one a channel: that of a product that had it, else the mean."""
+    """Rows [C, …] of the density map's last convolution: that of a product that had the channel, else the mean."""
     if not channels:
         return rows
     chosen = [rows.mean(dim=0)] * (max(channels) + 1)

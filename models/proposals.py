@@ -41,7 +41,7 @@ class SeededSampler(BalancedPositiveNegativeSampler):
         self._seeds, self._drawn = seeds, 0
 
     def over_photos(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses that torchvision divides by the number of samples drawn, divided by the number that was wanted.
+        """Losses (scalars) that torchvision divides by the number of samples drawn, by the number that was wanted.
 
         So a sample weighs the same in every photo, and losses of a batch are the means of those of its photos.
         """
@@ -84,7 +84,7 @@ class IgnoringRegionProposals(RegionProposalNetwork):
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As torchvision's (1 positive, 0 negative, -1 left out), with negatives in ignore regions left out."""
+        """As torchvision's (1 positive, 0 negative, -1 left out; [A] a photo), without negatives in ignore regions."""
         labels, boxes = super().assign_targets_to_anchors(anchors, targets)
         for label, anchor, target in zip(labels, anchors, targets, strict=True):
             label[(label == 0) & covered_by(anchor, regions_M4=target["ignore"])] = _LEFT_OUT
@@ -107,7 +107,7 @@ class IgnoringRoIHeads(RoIHeads):
     def assign_targets_to_proposals(
         self, proposals: list[Tensor], gt_boxes: list[Tensor], gt_labels: list[Tensor]
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """As torchvision's, with background proposals in ignore regions left out."""
+        """As torchvision's, [P] a photo, with background proposals in ignore regions left out."""
         indices, labels = super().assign_targets_to_proposals(proposals, gt_boxes, gt_labels)
         for label, boxes, regions in zip(labels, proposals, self._regions, strict=True):
             label[(label == 0) & covered_by(boxes, regions_M4=regions)] = _LEFT_OUT
@@ -116,7 +116,10 @@ class IgnoringRoIHeads(RoIHeads):
     def postprocess_detections(
         self, class_logits: Tensor, box_regression: Tensor, proposals: list[Tensor], image_shapes: list[tuple[int, int]]
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """As torchvision's; then, with `agnostic_nms`, one product can't be two SKUs: the better score stays."""
+        """As torchvision's (boxes [N, 4] xyxy, scores [N], labels [N] a photo).
+
+        With `agnostic_nms` one product can't be two SKUs: the better score stays.
+        """
         boxes, scores, labels = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
         if not self.agnostic_nms:
             return boxes, scores, labels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 _log = logging.getLogger("tally.mirror")
 
@@ -64,7 +64,7 @@ class Mirror:
                 # Replaced or removed in this moment: the next look sees what is there then.
                 continue
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Self:
         """Start looking."""
         self._thread.start()
         return self

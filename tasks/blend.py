@@ -68,7 +68,7 @@ def thumbnail(rgba_hw4: Photo, *, cell: int) -> Photo:
 
 
 def collected(pictures: Sequence[Photo]) -> Pictures:
-    """RGBA pictures one after the other, for compiled code."""
+    """RGBA pictures, uint8 [h, w, 4] each of its own size, one after the other, for compiled code."""
     pixels = [np.ascontiguousarray(rgba_hw4).view(np.uint32).ravel() for rgba_hw4 in pictures]
     sizes_M = [one.size for one in pixels]
     shapes = [(0, *rgba_hw4.shape[:2]) for rgba_hw4 in pictures]
@@ -78,7 +78,7 @@ def collected(pictures: Sequence[Photo]) -> Pictures:
 
 
 def picture_at(pictures: Pictures, number: int) -> Photo:
-    """A view of one of the collected pictures, RGBA."""
+    """A view of one of the collected pictures, RGBA uint8 [h, w, 4]."""
     start, rows, columns = pictures.shapes_M3[number].tolist()
     return pictures.pixels[start : start + rows * columns].view(np.uint8).reshape(rows, columns, 4)
 

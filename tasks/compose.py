@@ -2,7 +2,7 @@
 
 A photo is drawn in four steps: what lies there (`tasks.wishes`), where it lies (`tasks.laying`), paint (light and
 shadows, then items, from the lowest up; `tasks.painting`), and the camera (blur, noise). Its content depends on the
-kit, the parameters and (seed, index) only, whatever the number of workers; `tasks.synthesis_stream` composes the same
+kit, the parameters and (seed, index) only, whatever the number of workers; `tasks.photo_source` composes the same
 photos on the fly.
 
 Rows: "synthetic/000012", JPEG at board size, parents = sprites, one object per item: tight box of the visible part,

@@ -160,5 +160,5 @@ def crop(photo_HW3: Picture, *, box: Sequence[float]) -> Picture:
     x0, y0 = (
         int(np.clip(round(value - room), 0, most - 1)) for value, most in zip(box[:2], (width, height), strict=True)
     )
-    x1, y1 = (int(round(value + room)) for value in box[2:])
+    x1, y1 = (round(value + room) for value in box[2:])
     return photo_HW3[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]

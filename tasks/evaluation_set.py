@@ -39,7 +39,7 @@ class Objects:
         return len(self.photo_M)
 
     def take(self, chosen: NDArray[Any]) -> Objects:
-        """The objects at a boolean mask or at indices."""
+        """The objects at a boolean mask [M] or at indices [n], in their order."""
         return Objects(
             photo_M=self.photo_M[chosen],
             class_M=self.class_M[chosen],

@@ -70,7 +70,7 @@ def _file_of(module: str) -> Path:
 
 def _is_local(module: str) -> bool:
     # By files, not by import: a name inside a module is no module, and importing a stage costs seconds.
-    return module.split(".")[0] in ROOTS and _file_of(module).is_file()
+    return module.split(".", maxsplit=1)[0] in ROOTS and _file_of(module).is_file()
 
 
 @cache

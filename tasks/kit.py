@@ -263,7 +263,7 @@ def habits_of(params: ComposeParams) -> Habits:
     """What compiled code needs to know of the parameters."""
     paper = params.recipe == "paper"
     shares = [0.0 if paper else params.blends.get(name, 0.0) for name in ("soft", "feather", "hard", "poisson")]
-    soft, feather, hard, poisson = (float(end) for end in np.cumsum(shares) / max(sum(shares), 1e-9))
+    soft, feather, hard, _poisson = (float(end) for end in np.cumsum(shares) / max(sum(shares), 1e-9))
     return Habits(
         row_share=params.row_share,
         overlap_share=params.overlap_share,

@@ -51,7 +51,7 @@ def mask_agreement(mask_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> f
     return float((mask_hw & other_hw).sum() / union) if union else 0.0
 
 
-def neighbour_consistency(areas_N: Sequence[float], views_N: Sequence[int], *, turn: int = 40) -> list[float]:
+def neighbour_consistency(areas_N: Sequence[float], views_N: Sequence[int]) -> list[float]:
     """How well each area fits the areas of the two nearest turntable positions: ratio in (0, 1], 1 without neighbours.
 
     The product's outline changes slowly as the table turns, so an area should lie between, or near, its neighbours'.

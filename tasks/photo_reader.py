@@ -64,7 +64,7 @@ def open_session(data: bytes) -> onnxruntime.InferenceSession:
 
 
 def reading(session: onnxruntime.InferenceSession, given: Mapping[str, NDArray[Any]]) -> Reading:
-    """What a session says of one photo.
+    """What a session says of one photo: boxes [N, 4] xyxy in pixels, scores [N], labels [N] and a count.
 
     Raises:
         RuntimeError: ONNX Runtime cannot (its own errors are of no common kind).

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.cyclegan import STRIDE, Generator
+from tasks.backdrop import to_lab
 from tasks.gathering import Gathered
 from tasks.render_photos import Mask, Photo, shrink, to_unit
 from tasks.tiles import apply_in_tiles
@@ -76,7 +77,7 @@ def colour_renderer(synthetic: Sequence[Photo], pool: Sequence[Photo]) -> PhotoR
     def render(photo_HW3: Photo, mask_HW: Mask, generator: np.random.Generator) -> Photo:
         # The outline of a product is a mixture with the board: a soft mask keeps it from becoming an edge of its own.
         weight_HW1 = cv2.GaussianBlur(mask_HW.astype(np.float32), (0, 0), _OUTLINE_SIGMA)[..., None]
-        lab_HW3 = _to_lab(photo_HW3)
+        lab_HW3 = to_lab(photo_HW3)
         matched_HW3 = lab_HW3 + weight_HW1 * (lab_HW3 * (gain_3 - 1) + offset_3)
         return _to_bytes(np.asarray(cv2.cvtColor(matched_HW3, cv2.COLOR_LAB2RGB), np.float32) * 255)
 
@@ -145,16 +146,12 @@ def _gathered_residual(network: Generator) -> Callable[[Tensor], Tensor]:
 
 def _item_statistics(photos: Sequence[Photo]) -> NDArray[np.float32]:
     """Mean and deviation of Lab over the products of all photos, float32 [2, 3]; over everything if none is found."""
-    labs = [_to_lab(photo) for photo in photos]
+    labs = [to_lab(photo) for photo in photos]
     found = [lab_HW3[coloured_items(lab_HW3)] for lab_HW3 in labs]
     if not sum(len(pixels) for pixels in found):
         found = [lab_HW3.reshape(-1, 3) for lab_HW3 in labs]
     pixels_N3 = np.concatenate(found)
     return np.stack([pixels_N3.mean(axis=0), np.maximum(pixels_N3.std(axis=0), 1.0)])
-
-
-def _to_lab(photo_HW3: Photo) -> Lab:
-    return np.asarray(cv2.cvtColor(photo_HW3.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def _to_bytes(photo_HW3: NDArray[np.floating]) -> Photo:

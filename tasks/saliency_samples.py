@@ -43,7 +43,6 @@ def exemplar_sample(crop_SS4: Crop, *, size: int, doubt: float, generator: np.ra
     turn = generator.normal(0, 8) + 90 * generator.integers(4) * (generator.random() < 0.3)
     matrix_23 = _placement(
         crop_SS4,
-        size=size,
         scale=size / crop_SS4.shape[0] * generator.uniform(0.8, 1.3),
         turn=turn,
         centre=size / 2 + generator.normal(0, 0.04 * size, 2),
@@ -67,7 +66,6 @@ def collage_sample(crops: list[Crop], *, size: int, doubt: float, generator: np.
         scale = side * generator.uniform(0.7, 1.4) / max(8.0, product_side(crop_SS4))
         matrix_23 = _placement(
             crop_SS4,
-            size=size,
             scale=scale,
             turn=generator.uniform(0, 360),
             centre=generator.uniform(0.1, 0.9, 2) * size,
@@ -137,7 +135,7 @@ def product_side(crop_SS4: Crop) -> float:
 
 
 def _placement(
-    crop_SS4: Crop, *, size: int, scale: float, turn: float, centre: NDArray[np.float64], mirror: bool
+    crop_SS4: Crop, *, scale: float, turn: float, centre: NDArray[np.float64], mirror: bool
 ) -> NDArray[np.float64]:
     """Affine matrix that takes a crop's pixels to the sample's, the crop's middle to `centre`."""
     middle = crop_SS4.shape[0] / 2

@@ -300,7 +300,7 @@ def _described(sprites: Sequence[Sprite]) -> tuple[Floats, Floats]:
 
 
 def cumulated_shares(sprites: Sequence[Sprite], *, equal: bool) -> NDArray[np.float64]:
-    """Cumulated sampling weights that end at 1; equal ones if asked for, or where all are 0."""
+    """Cumulated sampling weights [N] that end at 1; equal ones if asked for, or where all are 0."""
     weights = np.asarray([0.0 if equal else sprite.weight for sprite in sprites], np.float64)
     weights = weights if weights.sum() > 0 else np.ones_like(weights)
     return np.cumsum(weights / weights.sum())

@@ -11,7 +11,6 @@ from storage.catalog import Category
 from storage.digest import JSON
 from storage.manifest import Box, ManifestObject
 
-SPLITS = ("catalog", "pool", "val", "test")
 BOARDS = "boards"
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 

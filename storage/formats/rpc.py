@@ -15,12 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from storage.catalog import Category
 from storage.digest import JSON
 from storage.formats.dataset import DatasetSplit, ListedPhoto, box_problem, pictures_in, unique_ids
-from storage.manifest import Box, ManifestObject, ManifestRow
+from storage.manifest import Box, ManifestObject
 
 _YEAR_FOLDERS = {"catalog": "train2019", "pool": "pool2019", "val": "val2019", "test": "test2019"}
 _CAMERA = re.compile(r"_camera(?P<camera>\d+)-(?P<view>\d+)(?P<placement>-[a-z]+)?$")
@@ -223,36 +221,3 @@ def exemplar_attributes(stem: str) -> dict[str, JSON]:
         return {"camera": None, "view": None, "placement": None}
     placement = (found["placement"] or "").lstrip("-") or None
     return {"camera": int(found["camera"]), "view": int(found["view"]), "placement": placement}
-
-
-def encode_coco(rows: Sequence[ManifestRow], *, categories: Sequence[Category]) -> bytes:
-    """COCO JSON of labelled rows as RPC writes it: bbox = [x, y, width, height], `level`, `point_xy`."""
-    images: list[JSON] = []
-    annotations: list[JSON] = []
-    for number, row in enumerate(rows, start=1):
-        name = Path(row.path).name or row.item_id
-        image = {"id": number, "file_name": name, "width": row.width, "height": row.height}
-        images.append({**image, **({"level": row.level} if row.level else {})})
-        for item in row.objects:
-            annotations.append(_annotation(item, number=len(annotations) + 1, image_id=number))
-    named = [
-        {**one.metadata, "id": one.id, "name": one.name, "sku_name": one.sku, "supercategory": one.supercategory}
-        | ({"code": one.code} if one.code else {})
-        for one in categories
-    ]
-    return orjson.dumps({"images": images, "annotations": annotations, "categories": named})
-
-
-def _annotation(item: ManifestObject, *, number: int, image_id: int) -> dict[str, JSON]:
-    x0, y0, x1, y1 = item.box
-    centre = item.centre or ((x0 + x1) / 2, (y0 + y1) / 2)
-    return {
-        "id": number,
-        "image_id": image_id,
-        "category_id": item.category,
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "area": (x1 - x0) * (y1 - y0),
-        "iscrowd": 0,
-        "segmentation": [],
-        "point_xy": list(centre),
-    }

@@ -41,7 +41,7 @@ def test_local_runner__on_s3_a_damaged_artifact_runs_exactly_its_stage(remote):
     runner = LocalRunner(store=remote)
     climb(runner)
     folder = runner.results["upper"].manifest.rsplit("/", 1)[0]
-    for damage in (lambda url: remote.remove_file(url), lambda url: remote.put_file(url, b"TO")):
+    for damage in (remote.remove_file, lambda url: remote.put_file(url, b"TO")):
         damage(f"{folder}/text.txt")
         COMPUTED.clear()
         climb(LocalRunner(store=remote))

@@ -157,7 +157,7 @@ def publish(
     key: str = "",
     knob: int = 1,
 ) -> Manifest:
-    publication = store.begin(name.split(".")[0], key=key or name.replace(".", "-"))
+    publication = store.begin(name.split(".", maxsplit=1)[0], key=key or name.replace(".", "-"))
     for one, data in rows:
         if data is None:
             publication.add(one)
@@ -171,7 +171,7 @@ def publish(
 def entry_of(name: str, manifest: Manifest, *, cached: bool = False) -> dict:
     return {
         "name": name,
-        "stage": name.split(".")[0],
+        "stage": name.split(".", maxsplit=1)[0],
         "key": manifest.key,
         "manifest": manifest.url,
         "content_digest": manifest.content_digest,
@@ -235,7 +235,7 @@ def earlier_run(root: Path, run: dict) -> dict:
     stages = [
         entry_of("evaluate.source", manifest) if one["name"] == "evaluate.source" else one for one in run["stages"]
     ]
-    better = {"source": dict.fromkeys(("hard", "averaged"), {**FIGURES, "cAcc": 0.75})}
+    better = {"source": {level: {**FIGURES, "cAcc": 0.75} for level in ("hard", "averaged")}}
     earlier = {**run, "started": "2026-01-01T00:00:00+00:00", "stages": stages, "ladder": better}
     (root / "runs" / "first" / "history").mkdir(exist_ok=True)
     (root / "runs" / "first" / "history" / "20260101T000000Z.json").write_bytes(orjson.dumps(earlier))

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.augmentation import relit, warped, warped_masks
+from models.augmentation import relit, warped
 
 
 def _matrix(scale=0.8, shift=(3.0, -2.0), quarter=1):
@@ -25,19 +25,6 @@ def test_warped__is_opencvs_warp_photo_by_photo():
         expected = cv2.warpAffine(photo, matrix, (48, 48), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         # OpenCV places pixels in steps of 1/32.
         np.testing.assert_allclose(got.permute(1, 2, 0).numpy(), expected, atol=0.02)
-
-
-def test_warped_masks__boxes_moved_by_the_same_matrix_lie_around_them():
-    mask = torch.zeros(1, 1, 64, 64)
-    mask[..., 20:40, 10:30] = 1
-    for quarter in range(4):
-        matrix = _matrix(quarter=quarter, scale=1.0, shift=(2.0, 1.0))
-        made = warped_masks(mask, matrices_B23=torch.from_numpy(matrix)[None].float(), size=64)[0, 0]
-        assert set(made.unique().tolist()) == {0.0, 1.0}
-        corners = np.array([[10, 20], [29, 39]]) @ matrix[:, :2].T + matrix[:, 2]
-        rows, columns = np.nonzero(made.numpy())
-        found = [columns.min(), rows.min(), columns.max(), rows.max()]
-        np.testing.assert_allclose(found, [*corners.min(axis=0), *corners.max(axis=0)], atol=0.51)
 
 
 def test_relit__a_light_that_changes_nothing_and_one_of_gains():

@@ -23,7 +23,7 @@ def test_append_decisions__keeps_every_row_in_a_table_that_anything_opens(store,
     append_decisions(store, [first])
     append_decisions(store, [second])
     assert read_decisions(store) == (first, second)
-    newest = sorted((tmp_path / "store/reviews").iterdir())[-1]
+    newest = max((tmp_path / "store/reviews").iterdir())
     assert pq.read_table(newest).column("verdict").to_pylist() == ["bad", "good"]
 
 

@@ -1,7 +1,5 @@
 from collections import Counter
 from dataclasses import replace
-from itertools import islice
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -145,10 +143,9 @@ def test_compose__same_bytes_with_any_number_of_workers(tmp_path):
     assert len(set(digests)) == 1
 
 
-def test_compose__rows_point_at_sprites_and_streams_give_the_same_pixels(tmp_path):
+def test_compose__rows_point_at_sprites_and_photos_made_on_the_fly_are_the_same(tmp_path):
     from tasks.context import StageContext
     from tasks.kit import build_kit
-    from tasks.synthesis_stream import SyntheticPhotos
 
     store = Store.open(str(tmp_path))
     inputs, params = inputs_of(store), params_of(photos=4, scale=0.5)
@@ -157,11 +154,10 @@ def test_compose__rows_point_at_sprites_and_streams_give_the_same_pixels(tmp_pat
     assert (row.width, row.height, row.media_type) == (80, 80, "image/jpeg")
     assert set(row.parents) == {one.source for one in row.objects} <= set(inputs["poses"].by_id)
     context = StageContext(stage="t", seed=0, store=store, publication=store.begin("t", key="1"), scratch=tmp_path)
-    stream = SyntheticPhotos(build_kit(context, params=params, **inputs), params=params, first=1)
-    photos = [(photo, streamed) for photo, streamed in islice(stream, 2)]
-    assert np.array_equal(photos[1][0], context.read_rgb(row))
-    assert [one.mask_rle for one in photos[1][1].objects] == [one.mask_rle for one in row.objects]
-    assert [one.source for one in photos[1][1].objects] == [one.source for one in row.objects]
+    data, streamed = encoded_photo(2, kit=build_kit(context, params=params, **inputs), params=params)
+    assert data == store.read(row)
+    assert [one.mask_rle for one in streamed.objects] == [one.mask_rle for one in row.objects]
+    assert [one.source for one in streamed.objects] == [one.source for one in row.objects]
 
 
 def test_compose__a_product_without_sprites_is_named(tmp_path):
@@ -201,20 +197,6 @@ def test_encoded_photo__poisson_blending_works_too():
     params = params_of(blends={"poisson": 1.0})
     data, row = encoded_photo(0, kit=kit_of(params), params=params)
     assert data.startswith(b"\xff\xd8") and row.objects
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_synthetic_photos__loader_workers_share_the_indices(monkeypatch, count):
-    from tasks import synthesis_stream
-
-    params = params_of()
-    stream = synthesis_stream.SyntheticPhotos(kit_of(params), params=params, first=5)
-    shown = []
-    for number in range(count):
-        worker = SimpleNamespace(id=number, num_workers=count)
-        monkeypatch.setattr(synthesis_stream, "get_worker_info", lambda worker=worker: worker)
-        shown += [row.item_id for _, row in islice(stream, 6 // count)]
-    assert sorted(shown) == [f"synthetic/{index:06d}" for index in range(5, 11)]
 
 
 def test_compose__tells_how_often_products_are_seen(tmp_path):
