@@ -9,7 +9,7 @@ export UV_SYSTEM_CERTS ?= true
 endif
 export PYTHONUNBUFFERED = 1
 
-.PHONY: demo test services browser lint bench screenshots inspect lock clean
+.PHONY: setup demo test coverage services browser lint bench pictures screenshots inspect lock audit clean
 .DEFAULT_GOAL := help
 
 help:  ## say what there is
@@ -23,11 +23,17 @@ $(INSTALLED): requirements.lock requirements-uv.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+setup: $(INSTALLED)  ## everything a developer needs: the environment, and checks before each commit
+	@git rev-parse --git-dir >/dev/null 2>&1 && $(BIN)/pre-commit install || echo "no git checkout here: commits are not checked"
+
 demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on two cores
 	$(BIN)/tally run --dataset sample --preset demo --name demo
 
 test: $(INSTALLED)  ## the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+coverage: $(INSTALLED)  ## the tests, and which lines of storage, tasks and flows they reach (90 % at least)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
 
 services: $(INSTALLED)  ## tests against real servers: PostgreSQL (apt-get install postgresql), Prefect, workers
 	$(BIN)/python -m pytest -m services tests/services
@@ -46,14 +52,20 @@ lint: $(INSTALLED)  ## ruff, mypy and the import rules
 bench: $(INSTALLED)  ## the benchmarks in their short form, on the sample
 	$(BIN)/python -m benchmarks
 
+pictures: $(INSTALLED)  ## a picture of every stage for docs/, of the runs and the store that are here
+	$(BIN)/python -m benchmarks.pictures
+
 screenshots: $(INSTALLED)  ## pictures of the inspector's pages, of the runs and the store that are here
 	$(BIN)/python -m benchmarks.screenshots
 
 inspect: $(INSTALLED)  ## web pages over the runs and the store
 	$(BIN)/tally inspect
 
-lock: $(INSTALLED)  ## pin the newest versions that pyproject.toml admits
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+lock: $(INSTALLED)  ## pin what pyproject.toml asks for, with hashes (UPGRADE=--upgrade: the newest versions)
+	$(BIN)/uv pip compile $(UPGRADE) --quiet --generate-hashes --no-header --no-annotate --python-version 3.11 --extra dev pyproject.toml -o requirements.lock
+
+audit: $(INSTALLED)  ## ask the package index for known weaknesses of what is pinned
+	$(BIN)/uv tool run pip-audit --requirement requirements.lock --require-hashes --disable-pip
 
 clean:  ## remove what can be made again: environment, store and runs
 	rm -rf .venv store runs tests/inspector/browser/node_modules
