@@ -25,9 +25,34 @@ def test_services__that_last_have_a_health_check_and_listen_on_loopback(name):
     assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
 
 
+@pytest.mark.parametrize("name", LASTING)
+def test_services__that_last_have_no_root_no_rights_and_write_into_volumes_only(name):
+    service = BODY["services"][name]
+    assert service["read_only"] and "/tmp" in service["tmpfs"]
+    assert service["cap_drop"] == ["ALL"] and "cap_add" not in service and "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    # Images that are built here have their user in the Dockerfile, see below.
+    assert ("user" in service) != ("build" in service)
+    assert int(service.get("user", "10001:10001").split(":")[0]) > 0
+    assert not any(str(volume).startswith(("/", ".")) for volume in service["volumes"])
+
+
+def test_services__only_the_one_that_gives_a_volume_away_is_root_and_it_has_no_network():
+    rooted = {name: one for name, one in BODY["services"].items() if one.get("user") == "root"}
+    assert list(rooted) == ["owner"]
+    assert rooted["owner"]["network_mode"] == "none" and rooted["owner"]["restart"] == "no"
+    assert rooted["owner"]["cap_add"] == ["CHOWN"] and rooted["owner"]["volumes"] == ["objects:/objects"]
+
+
+def test_server__asks_for_a_password():
+    server, worker = (BODY["services"][name]["environment"] for name in ("server", "worker-cpu"))
+    secret = "${TALLY_PREFECT_AUTH:?run deployments/make_secrets}"
+    assert server["PREFECT_SERVER_API_AUTH_STRING"] == secret == worker["PREFECT_API_AUTH_STRING"]
+
+
 def test_secrets__are_in_no_file_and_must_be_given(tmp_path):
     text = COMPOSE_FILE.read_text()
-    named = re.findall(r"(?im)^\s*\w*(?:password|auth_string|secret_access_key|access_key_id|user)\w*: (\S+)", text)
+    named = re.findall(r"(?m)^\s*[A-Z0-9_]*(?:PASSWORD|AUTH_STRING|SECRET_ACCESS_KEY|ACCESS_KEY_ID|USER)[A-Z_]*: (\S+)", text)
     assert named and all(value.startswith("${TALLY_") or value == "prefect" for value in named)
     with pytest.raises(ValueError, match="run deployments/make_secrets"):
         read_services(COMPOSE_FILE, variables={})
