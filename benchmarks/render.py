@@ -83,6 +83,12 @@ class Bench:
         """Synthetic photos as a renderer that saw half of the pool translates them."""
         return self.run(self.render_params(name), synthetic=synthetic, pool=self.half_of_pool(0))
 
+    def rendered_alike(self, name: str, *, synthetic: Manifest) -> Manifest:
+        """More synthetic photos by the same renderer: a generator is trained once."""
+        first = self.rendered(name, synthetic=self.composed(photos=self.photos, seed=1))
+        previous = first if "generator" in first.by_id else None
+        return self.run(self.render_params(name), synthetic=synthetic, pool=self.half_of_pool(0), previous=previous)
+
     def half_of_pool(self, half: int) -> Manifest:
         """Every second pool photo: renderers learn from half 0, half 1 is what they are compared with."""
         pool = self.made["pool"]
@@ -228,7 +234,7 @@ def detector(bench: Bench) -> dict[str, float]:
     synthetic, test = bench.composed(photos=bench.preset.compose.photos, seed=0), bench.split("test")
     rows: dict[str, tuple[list[Manifest], tuple[float, ...]]] = {"synthetic": ([synthetic], (1.0,))}
     for name in _trained_and_not(bench.preset):
-        rendered = bench.run(bench.render_params(name), synthetic=synthetic, pool=bench.made["pool"])
+        rendered = bench.rendered_alike(name, synthetic=synthetic)
         rows |= {f"rendered_{name}": ([rendered], (1.0,)), f"both_{name}": ([synthetic, rendered], (0.5, 0.5))}
     result: dict[str, float] = {}
     for name, (photos, mix) in rows.items():
