@@ -146,7 +146,7 @@ def _selections(**shared: float) -> dict[str, SelectParams]:
 def micro() -> Preset:
     """Everything real and far too short: for tests of how the stages fit together."""
     train = TrainParams(
-        image_size=128, width=32, head_width=64, proposals=50, samples=32, batch=2, warmup=2, save_every=4
+        image_size=128, width=32, head_width=64, proposals=50, samples=32, batch=2, warmup=2, save_every=4, stream=0.3
     )
     return Preset(
         name="micro",

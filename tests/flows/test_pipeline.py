@@ -45,6 +45,17 @@ def test_pipeline__records_every_stage_with_key_and_manifest(micro_run):
         assert store.verify(manifest) == []
 
 
+def test_pipeline__composes_some_photos_of_the_first_training_on_the_fly(micro_run):
+    folder, _ = micro_run
+    store = Store.open(str(folder / "store"))
+    stages = {stage["name"]: stage for stage in load(folder, "run.json")["stages"]}
+    source = store.load(stages["train.source"]["manifest"]).metadata
+    assert source["parameters"]["stream"] > 0
+    made = [stages[name]["manifest"] for name in ("ingest.catalog", "prune", "board", "ingest.pool")]
+    assert [one["manifest"] for one in source["inputs"]["synthesis"]] == made
+    assert store.load(stages["train.render"]["manifest"]).metadata["inputs"]["synthesis"] is None
+
+
 def test_pipeline__artifacts_in_prefect_lead_to_the_inspector(micro_run):
     folder, _ = micro_run
     with contextlib.closing(sqlite3.connect(folder / "prefect/prefect.db")) as database:
