@@ -10,7 +10,8 @@ resume    CycleGAN training killed (SIGKILL) in the middle and run again against
 print     a detector taught by synthetic photos, on synthetic photos and on the same ones rendered
 detector  test cAcc of the same training on synthetic, rendered and both, for every renderer: some minutes a row
 
-Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered.
+Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered,
+`--renderers` which ones; `--recipe paper` starts from photos as the paper's script composes them.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from tasks.render_photos import Photo
 from tasks.renderers import PhotoRenderer, colour_renderer, fourier_renderer, generator_renderer
 from tasks.stage import Input, execute
 
+CHANGING = ("colour", "fourier", "fastcut", "cyclegan")
 _SIDE = 800
 
 
@@ -60,6 +62,8 @@ class Bench:
     workers: int
     steps: int
     photos: int
+    recipe: str
+    renderers: Sequence[str]
 
     def run(self, params: StageParams, **inputs: Input) -> Manifest:
         """A stage's result."""
@@ -71,7 +75,7 @@ class Bench:
 
     def composed(self, *, photos: int, seed: int) -> Manifest:
         """Synthetic photos."""
-        params = self.preset.compose.model_copy(update={"photos": photos, "seed": seed})
+        params = self.preset.compose.model_copy(update={"photos": photos, "seed": seed, "recipe": self.recipe})
         return self.run(params, **{name: self.made[name] for name in ("catalog", "poses", "boards", "pool")})
 
     def render_params(self, name: str) -> RenderParams:
@@ -115,7 +119,7 @@ def quality(bench: Bench) -> dict[str, Any]:
     pool_MD = photo_features(bench.photos_of(bench.half_of_pool(1).ok))
     before = kernel_inception_distance(photo_features(bench.photos_of(synthetic.ok)), pool_MD)
     result: dict[str, Any] = {"kid_none": before}
-    for name in _trained_and_not(bench.preset):
+    for name in bench.renderers:
         rendered = bench.rendered(name, synthetic=synthetic)
         rows = [row for row in rendered.rows if row.item_id.startswith("rendered/")]
         after = kernel_inception_distance(photo_features(bench.photos_of(rows)), pool_MD)
@@ -138,10 +142,6 @@ def _drift(bench: Bench, rows: Sequence[ManifestRow], *, synthetic: Manifest) ->
         "items_pass": float(np.mean([not drift_reason([one], limits=limits) for one in scores])),
         "photos_rejected": sum(row.status == "rejected" for row in rows) / len(rows),
     }
-
-
-def _trained_and_not(preset: Preset) -> list[str]:
-    return [name for name in preset.renderers if name != "none"]
 
 
 def speed(bench: Bench) -> dict[str, float]:
@@ -214,7 +214,7 @@ def readable(bench: Bench) -> dict[str, float]:
     synthetic = bench.composed(photos=bench.photos, seed=1)
     checkpoint = _taught(bench, [bench.composed(photos=bench.preset.compose.photos, seed=0)], mix=(1.0,))
     result: dict[str, float] = {}
-    for name in _trained_and_not(bench.preset):
+    for name in bench.renderers:
         rendered = bench.rendered(name, synthetic=synthetic)
         ok = [row for row in rendered.ok if row.item_id.startswith("rendered/")]
         both = {
@@ -233,7 +233,7 @@ def detector(bench: Bench) -> dict[str, float]:
     """Averaged test cAcc of the same training on synthetic, rendered and both."""
     synthetic, test = bench.composed(photos=bench.preset.compose.photos, seed=0), bench.split("test")
     rows: dict[str, tuple[list[Manifest], tuple[float, ...]]] = {"synthetic": ([synthetic], (1.0,))}
-    for name in _trained_and_not(bench.preset):
+    for name in bench.renderers:
         rendered = bench.rendered_alike(name, synthetic=synthetic)
         rows |= {f"rendered_{name}": ([rendered], (1.0,)), f"both_{name}": ([synthetic, rendered], (0.5, 0.5))}
     result: dict[str, float] = {}
@@ -273,6 +273,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", default=["quality", "speed", "tiles", "resume"], help="what is measured")
     parser.add_argument("--steps", type=int, default=0, help="training steps of renderers; 0: the preset's")
     parser.add_argument("--photos", type=int, default=120, help="photos that are rendered and compared")
+    parser.add_argument("--recipe", choices=("life", "paper"), default="life", help="how photos are composed")
+    parser.add_argument("--renderers", nargs="+", choices=CHANGING, default=CHANGING, help="which are compared")
     arguments = parser.parse_args()
     unknown = sorted(set(arguments.parts) - set(PARTS))
     if unknown:
@@ -293,6 +295,8 @@ def main() -> None:
         workers=arguments.workers,
         steps=arguments.steps,
         photos=arguments.photos,
+        recipe=arguments.recipe,
+        renderers=arguments.renderers,
     )
     result = {f"{part}.{key}": value for part in arguments.parts for key, value in PARTS[part](bench).items()}
     print_result(result, as_json=arguments.json, title=f"render on {arguments.dataset}, preset {preset.name}")
