@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--folder", default="", help="where runs and stores go; a temporary one when not given")
     parser.add_argument("--rounds", type=int, default=5, help="of noop and dask")
     parser.add_argument("--moments", type=int, default=20, help="of killed")
-    parser.add_argument("--photos", type=int, default=64, help="that dask composes")
+    parser.add_argument("--photos", type=int, default=6000, help="that dask composes")
     parser.add_argument("--sku", default="", help="the product that is added; the data set's last when not given")
     parser.add_argument("--effort", type=float, default=1.0, help="share of the preset's steps and composed photos")
     parser.set_defaults(preset="micro")

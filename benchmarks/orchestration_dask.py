@@ -17,7 +17,11 @@ from tasks.stage import execute, load_stage, run_stage_locally
 
 
 def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: int, workers: int) -> dict[str, Any]:
-    """Medians of alternating rounds; the clusters are started beforehand."""
+    """Medians of alternating rounds of the whole stage; the clusters are started beforehand.
+
+    What comes before the first photo (sprites, sizes, lights) and after the last one is done once, by `workers` threads:
+    `photos` should take half a minute.
+    """
     known = PRESETS[preset]()
     store = Store.open(str(folder / "store"))
     made = segmented(known, dataset=str(dataset), store=store, workers=workers)
@@ -31,15 +35,16 @@ def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: 
         load_stage("board"), known.board, store=store, workers=workers, pool=pool, network=made["network"]
     )
     params = known.compose.model_copy(update={"photos": photos})
-    serial, _ = composed(params, inputs=inputs, store=store, runner=THREADS)
+    shared = {"inputs": inputs, "store": store, "workers": workers}
+    serial, _ = composed(params, runner=THREADS, **shared)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     same = True
     with dask_cluster(1) as one, dask_cluster(2) as two:
         for runner in (one, two):
-            composed(params.model_copy(update={"photos": 8}), inputs=inputs, store=store, runner=f"dask:{runner}")
+            composed(params.model_copy(update={"photos": 8}), runner=f"dask:{runner}", **shared)
         for _ in range(rounds):
             for count, address in ((1, one), (2, two)):
-                manifest, took = composed(params, inputs=inputs, store=store, runner=f"dask:{address}")
+                manifest, took = composed(params, runner=f"dask:{address}", **shared)
                 seconds[count].append(took)
                 same = same and manifest.content_digest == serial.content_digest
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
@@ -53,9 +58,9 @@ def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: 
 
 
 def composed(
-    params: ComposeParams, *, inputs: dict[str, Manifest], store: Store, runner: str
+    params: ComposeParams, *, inputs: dict[str, Manifest], store: Store, runner: str, workers: int
 ) -> tuple[Manifest, float]:
     """The stage compose, computed anew; and seconds."""
     started = time.monotonic()
-    manifest, _ = execute(params, inputs=inputs, store=store, runner=runner, refresh=True)
+    manifest, _ = execute(params, inputs=inputs, store=store, runner=runner, workers=workers, refresh=True)
     return manifest, time.monotonic() - started

@@ -209,7 +209,11 @@ def content_digest(rows: Iterable[ManifestRow], *, content: Mapping[str, JSON]) 
     Raises:
         ValueError: two rows have the same item_id.
     """
-    lines = [canonical_json(_record(row, with_path=False)) for row in sorted_rows(rows)]
+    return _digest_of([_record(row) for row in sorted_rows(rows)], content=content)
+
+
+def _digest_of(records: Iterable[dict[str, Any]], *, content: Mapping[str, JSON]) -> str:
+    lines = [canonical_json({name: value for name, value in one.items() if name != "path"}) for one in records]
     return digest_bytes(b"\n".join([canonical_json(dict(content)), *lines]))
 
 
@@ -231,9 +235,9 @@ def encode_manifest(
 ) -> bytes:
     """The Parquet file of `rows`, sealed, with `metadata`, `content` and the content digest in the file's metadata."""
     content = content or {}
-    ordered = sorted_rows(rows)
-    table = pa.Table.from_pylist([_record(row, with_path=True) for row in ordered], schema=SCHEMA)
-    digest = content_digest(ordered, content=content)
+    records = [_record(row) for row in sorted_rows(rows)]
+    table = pa.Table.from_pylist(records, schema=SCHEMA)
+    digest = _digest_of(records, content=content)
     body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
     return seal(encode_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)})))
 
@@ -366,9 +370,10 @@ def _object_record(item: ManifestObject) -> dict[str, Any]:
     }
 
 
-def _record(row: ManifestRow, *, with_path: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {
+def _record(row: ManifestRow) -> dict[str, Any]:
+    return {
         "item_id": row.item_id,
+        "path": row.path,
         "digest": row.digest,
         "bytes": int(row.bytes),
         "media_type": row.media_type,
@@ -384,7 +389,6 @@ def _record(row: ManifestRow, *, with_path: bool) -> dict[str, Any]:
         "reason": row.reason,
         "attributes": canonical_json(dict(row.attributes)).decode(),
     }
-    return {**record, "path": row.path} if with_path else record
 
 
 def _tuple(values: list[float] | None) -> Any:  # noqa: ANN401 - a box or a point, by the column's fixed length

@@ -12,7 +12,9 @@ import os
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -33,6 +35,7 @@ MANIFEST_NAME = "manifest.parquet"
 # Objects of twice this size and more are uploaded in parts of it, several at once.
 _PART_BYTES = 16 * 2**20
 _ATTEMPTS = 8
+_SYNCED_AT_ONCE = 16
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 # The umask can only be read by setting it: once, at import, before there are threads.
 _UMASK = os.umask(0o022)
@@ -411,10 +414,11 @@ def _with_file(row: ManifestRow, *, path: str, data: bytes, url: str) -> Manifes
 
 
 def _sync_tree(folder: Path) -> None:
+    """Make a folder durable with all that is in it. Side by side the file system does many at a time."""
     if not folder.exists():
         return
-    for path in (*folder.rglob("*"), folder, folder.parent):
-        _sync_path(path)
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as executor:
+        deque(executor.map(_sync_path, (*folder.rglob("*"), folder, folder.parent)), maxlen=0)
 
 
 def _sync_path(path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -20,13 +21,14 @@ from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
 from tasks.light import Floats
 from tasks.look import PLACES, PhotoLook
-from tasks.match_scale import features_of, matched_scale, sprite_features
+from tasks.match_scale import Features, features_of, matched_scale, sprite_features
 from tasks.params import ComposeParams
 from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
 from tasks.sprites import (
     Cutout,
     Kit,
     LitBoard,
+    Mapped,
     Sprite,
     blur_of_detail,
     fit_tone,
@@ -91,9 +93,11 @@ def build_kit(
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
     pictures = _of_one_size([context.read_rgb(row) for row in found])
     photos = _read_evenly(context, pool, most=params.scale_photos)
-    scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=min(pictures[0].shape[:2]))
+    mapped = partial(context.map, what="sprites")
+    side = min(pictures[0].shape[:2])
+    scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=side, mapped=mapped)
     context.report(catalog_scale=scale)
-    return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params)
+    return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params, mapped=mapped)
 
 
 def _of_one_size(pictures: Sequence[Photo]) -> list[Photo]:
@@ -175,7 +179,12 @@ def _millimetres(categories: Sequence[Category]) -> dict[str, float]:
 
 
 def catalog_scale(
-    cutouts: Sequence[Cutout], *, boards: Sequence[ManifestRow], photos: Sequence[Photo], board_side: int
+    cutouts: Sequence[Cutout],
+    *,
+    boards: Sequence[ManifestRow],
+    photos: Sequence[Photo],
+    board_side: int,
+    mapped: Mapped = map,
 ) -> float:
     """Board pixels for each comparable catalog pixel.
 
@@ -184,9 +193,9 @@ def catalog_scale(
     """
     searched = likeliest(cutouts, most=_SEARCHED)
     found = matched_scale(
-        [sprite_features(one.rgba_HW4) for one in searched],
+        list(mapped(_features_of_cutout, searched)),
         factors=[one.factor for one in searched],
-        photos=[features_of(_grey(photo_HW3)) for photo_HW3 in photos],
+        photos=list(mapped(_features_of_photo, photos)),
     )
     if found is not None:
         return found
@@ -199,8 +208,12 @@ def catalog_scale(
     return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
 
 
-def _grey(photo_HW3: Photo) -> Photo:
-    return np.asarray(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), np.uint8)
+def _features_of_cutout(cutout: Cutout) -> Features:
+    return sprite_features(cutout.rgba_HW4)
+
+
+def _features_of_photo(photo_HW3: Photo) -> Features:
+    return features_of(np.asarray(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), np.uint8))
 
 
 def likeliest(cutouts: Sequence[Cutout], *, most: int) -> list[Cutout]:
@@ -221,19 +234,20 @@ def assemble(
     boards: Sequence[ManifestRow],
     pictures: Sequence[Photo],
     params: ComposeParams,
+    mapped: Mapped = map,
 ) -> Kit:
     """The kit out of cutouts and board pictures (with the boards' attributes, see `tasks.board`).
 
     `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
     """
-    sprites = scale_cutouts(cutouts, scale=scale * params.scale)
+    sprites = scale_cutouts(cutouts, scale=scale * params.scale, mapped=mapped)
     if not params.left_out("light"):
         table_L3 = tone_table(_tone_of(sprites, boards=boards))
         sprites = [toned(sprite, table_L3=table_L3) for sprite in sprites]
     places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
     width = int(np.ceil(pictures[0].shape[1] * max(params.scale, 1.0)))
     noise_LW3 = noise_lines(width, generator=np.random.default_rng((params.seed, 0, 0)))
-    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale)
+    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale, mapped=mapped)
     sprites = sorted(sprites, key=lambda one: one.sku)
     skus = sorted({one.sku for one in sprites})
     lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)

@@ -3,7 +3,7 @@
 The function travels once to each worker, pickled with what it refers to (cloudpickle: between processes of one run, all
 of this program); items travel in pieces. What it writes goes straight into the store; rows and events come back.
 Results come in the order of the items, and are those of the serial run: each depends on its item alone, and a worker's
-torch takes as many threads as the caller's.
+torch takes as many threads as the caller's. OpenCV takes one: its results don't depend on that.
 
 A piece whose worker dies is given to another one.
 """
@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import cloudpickle
+import cv2
 
 from storage.digest import JSON, digest_bytes
 from storage.manifest import ManifestRow
@@ -78,6 +79,8 @@ def _unpacked(luggage: Luggage) -> tuple[Callable[[Any], Any], Traveller]:
         import torch
 
         torch.set_num_threads(luggage.threads)
+    # A worker is one of several on its machine, each with items of its own: they would wait for each other's threads.
+    cv2.setNumThreads(1)
     function, traveller = cloudpickle.loads(luggage.data)
     return function, traveller
 

@@ -6,8 +6,10 @@ no files and draws nothing at random but the noise field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +25,8 @@ from tasks.shadow import LampStrength, slope_of_reach
 from tasks.sizes import edges_of, height_of_view
 
 Photo = NDArray[np.uint8]
+# `map`, or one that works on several items at once and keeps their order.
+Mapped = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.9, 1.2, 1.6)
 _NOISES = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0, 6.0)
@@ -122,9 +126,9 @@ def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
     return float(axis), rectangle_sides(points)
 
 
-def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float) -> list[Sprite]:
+def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, mapped: Mapped = map) -> list[Sprite]:
     """All cutouts at board scale, with heights guessed from all views of the same product."""
-    flat = [_scaled(cutout, scale=scale) for cutout in cutouts]
+    flat = list(mapped(partial(_scaled, scale=scale), cutouts))
     views: dict[str, list[tuple[float, float]]] = {}
     for sprite in flat:
         views.setdefault(sprite.sku, []).append(sprite.sides)
