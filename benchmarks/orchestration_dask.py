@@ -19,8 +19,8 @@ from tasks.stage import execute, load_stage, run_stage_locally
 def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: int, workers: int) -> dict[str, Any]:
     """Medians of alternating rounds of the whole stage; the clusters are started beforehand.
 
-    What comes before the first photo (sprites, sizes, lights) and after the last one is done once, by `workers` threads:
-    `photos` should take half a minute.
+    What comes before the first photo (sprites, sizes, lights) and after the last one is done once, by `workers`
+    threads: `photos` should take half a minute.
     """
     known = PRESETS[preset]()
     store = Store.open(str(folder / "store"))

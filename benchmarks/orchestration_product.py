@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 from benchmarks.reduced_dataset import only_product, with_new_labels, without_product
+from benchmarks.shortened import shortened
 from flows.catalog import Catalog, add_products
 from flows.execution import execute_run
 from flows.options import RetrainOptions, RunOptions
-from flows.presets import PRESETS, Preset
 from flows.retrain_run import execute_retraining
-from flows.runs import RunRecord
+from flows.runs import read_run, write_json
 from storage.catalog import categories_of
 from storage.champions import champion_history
+from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.store import Store
 from tasks.compare import group_figures, judged
-from tasks.params import CompareParams, StageParams
-
-Made = TypeVar("Made")
-
-
-@contextmanager
-def shortened(name: str, *, effort: float) -> Iterator[None]:
-    """The preset `name` with its training steps and composed photos times `effort`."""
-    make = PRESETS[name]
-    PRESETS[name] = lambda: _shorter(make(), effort=effort)
-    try:
-        yield
-    finally:
-        PRESETS[name] = make
-
-
-def _shorter(preset: Preset, *, effort: float) -> Preset:
-    def cut(params: StageParams, *names: str) -> StageParams:
-        counts = {name: getattr(params, name) for name in names if getattr(params, name)}
-        return params.model_copy(update={name: max(1, round(effort * count)) for name, count in counts.items()})
-
-    train = {name: cut(params, "steps", "evaluate_every") for name, params in preset.train.items()}
-    shorter = {"compose": cut(preset.compose, "photos"), "render": cut(preset.render, "steps"), "train": train}
-    return preset.model_copy(update=shorter)
+from tasks.params import CompareParams
 
 
 def adding_a_product(
@@ -54,39 +31,41 @@ def adding_a_product(
 ) -> dict[str, Any]:
     """Times and figures of a retraining beside those of full runs; `sku`: the data set's last product when empty.
 
-    Times are processor time of this process and its children, whatever else the machine does.
+    Times are processor time of this process and its children, whatever else the machine does. What is done already in
+    `folder` is not done again, and goes on where it was.
     """
     sku = sku or last_product(dataset)
     shop, arrived = folder / "shop", folder / "arrived"
     if not shop.exists():
-        without_product(dataset, sku=sku, out=shop)
         only_product(dataset, sku=sku, out=arrived)
+        without_product(dataset, sku=sku, out=shop)
     store = Store.open(str(folder / "store"))
     shared = {"preset": preset, "runs": str(folder / "runs"), "workers": workers, "engine": "local", "catalog": "shop"}
-    with shortened(preset, effort=effort):
-        before, before_seconds = timed(
-            lambda: execute_run(
-                RunOptions(dataset=str(shop), name="before", store=store.url, **shared), events=print_event
-            )
-        )
+    options = RunOptions(dataset=str(shop), name="before", store=store.url, **shared)
+    follow = RetrainOptions(dataset=str(shop), name="retrained", store=store.url, **shared)
+    whole = RunOptions(dataset=str(dataset), name="whole", store=str(folder / "whole"), **shared)
+
+    def retraining() -> None:
         add_products(str(arrived), catalog=Catalog(dataset=str(shop), store=store, name="shop", workers=workers))
         with_new_labels(dataset, out=shop)
-        retrained, retrain_seconds = timed(
-            lambda: execute_retraining(
-                RetrainOptions(dataset=str(shop), name="retrained", store=store.url, **shared), events=print_event
-            )
-        )
-        whole_options = RunOptions(dataset=str(dataset), name="whole", store=str(folder / "whole"), **shared)
-        whole, whole_seconds = timed(lambda: execute_run(whole_options, events=print_event))
+        execute_retraining(follow, events=print_event)
+
+    works: dict[str, Callable[[], object]] = {
+        "before": lambda: execute_run(options, events=print_event),
+        "retrained": retraining,
+        "whole": lambda: execute_run(whole, events=print_event),
+    }
+    with shortened(preset, effort=effort):
+        seconds = {name: timed(work, told=folder / f"{name}.json") for name, work in works.items()}
+    retrained, whole_run = (read_run(folder / "runs" / name) for name in ("retrained", "whole"))
+    rows = {one["name"]: one["rows"] for one in retrained["stages"]}
     decision = champion_history(store, catalog="shop")[-1]
-    figures, on_whole = decision.figures["test"], whole_figures(whole, sku=sku)
+    figures, on_whole = decision.figures["test"], whole_figures(whole_run, sku=sku)
     return {
         "product": sku,
-        "photos segmented": f"{_rows(retrained, 'segment')} of {_rows(retrained, 'gather.segment')}",
-        "full run without it, s": before_seconds,
-        "retraining, s": retrain_seconds,
-        "full run with it, s": whole_seconds,
-        "retraining / full run": retrain_seconds / whole_seconds,
+        "photos segmented": f"{rows['segment']} of {rows['gather.segment']}",
+        **{f"{name}, processor s": taken for name, taken in seconds.items()},
+        "retraining / full run": seconds["retrained"] / seconds["whole"],
         "cAcc on old products, champion": figures["champion"]["old"]["averaged"]["cAcc"],
         "cAcc on old products, challenger": figures["challenger"]["old"]["averaged"]["cAcc"],
         "cAcc on old products, full run": on_whole["old"]["averaged"]["cAcc"],
@@ -95,14 +74,22 @@ def adding_a_product(
         "cAcc on all, challenger": figures["challenger"]["all"]["averaged"]["cAcc"],
         "cAcc on all, full run": on_whole["all"]["averaged"]["cAcc"],
         "decision": f"{decision.action}: {'; '.join(decision.reasons)}",
-        "cached stages": f"{sum(one.cached for one in before.results.values())} of the first run",
     }
 
 
-def timed(work: Callable[[], Made]) -> tuple[Made, float]:
-    """The result and the processor time that it took, children included, seconds."""
-    started = processor_seconds()
-    return work(), processor_seconds() - started
+def timed(work: Callable[[], object], *, told: Path) -> float:
+    """Do work unless it was done; the processor time that it took, children included, all tries together, seconds."""
+    known = orjson.loads(told.read_bytes()) if told.is_file() else {"seconds": 0.0, "done": False}
+    if known["done"]:
+        return float(known["seconds"])
+    started, done = processor_seconds(), False
+    try:
+        work()
+        done = True
+    finally:
+        seconds = known["seconds"] + processor_seconds() - started
+        write_json(told, {"seconds": seconds, "done": done})
+    return float(seconds)
 
 
 def processor_seconds() -> float:
@@ -111,15 +98,16 @@ def processor_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def whole_figures(run: RunRecord, *, sku: str) -> Mapping[str, Any]:
+def whole_figures(run: Mapping[str, JSON], *, sku: str) -> Mapping[str, Any]:
     """Figures on test of a full run's model, by the groups that stage `compare` has: all, old (all but `sku`), new."""
-    store = Store.open(run.store)
+    store = Store.open(run["store"])
+    manifests = {one["name"]: one["manifest"] for one in run["stages"]}
 
     def made(name: str) -> Manifest:
-        return store.load(run.results[name].manifest)
+        return store.load(manifests[name])
 
     val, test = made("ingest.val"), made("ingest.test")
-    predictions = (made(f"predict.{run.champion}.val"), made(f"predict.{run.champion}.test"))
+    predictions = (made(f"predict.{run['champion']}.val"), made(f"predict.{run['champion']}.test"))
     _, test_set, threshold = judged(val, test, predictions=predictions, params=CompareParams())
     skus = [category.sku for category in categories_of(val)]
     groups = {"all": skus, "old": [one for one in skus if one != sku], "new": [sku]}
@@ -137,7 +125,3 @@ def last_product(dataset: Path) -> str:
     listing = orjson.loads((dataset / "instances_train2019.json").read_bytes())
     last = listing["categories"][-1]
     return str(last.get("sku_name") or last["name"])
-
-
-def _rows(run: RunRecord, name: str) -> int:
-    return run.results[name].rows

@@ -1,12 +1,10 @@
-"""Runs of one machine, measured: nothing to do beside `dvc repro`, the share of orchestration, changes, kill -9."""
+"""Runs of one machine, measured: nothing to do beside `dvc repro`, the share of orchestration, changes."""
 
 from __future__ import annotations
 
 import os
-import random
 import resource
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -15,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.execution import carry_out, climb_of, pipeline_of
+from benchmarks.shortened import shortened
+from flows.execution import carry_out, climb_of, execute_run, pipeline_of
 from flows.options import RunOptions
 from flows.pipeline import Outcome
 from flows.runner import LocalRunner, Runner
@@ -132,19 +131,25 @@ def dvc_project(sizes: list[list[int]], *, folder: Path) -> list[str]:
     return dvc
 
 
-def share(dataset: Path, *, preset: str, folder: Path) -> dict[str, Any]:
-    """What a run through Prefect takes besides its stages: start, server, keys, manifests, artifacts, report.
+def share(dataset: Path, *, preset: str, folder: Path, effort: float) -> dict[str, Any]:
+    """What a run through Prefect takes besides its stages: start, server, keys, processes, artifacts, report.
 
-    The overhead hardly depends on how long the stages take; `at 60 min` is its share of a run of an hour.
+    It hardly depends on how long the stages take, so an `effort` below 1 shortens them; the last figure is the share in
+    a run whose stages take an hour.
     """
-    command = run_command(dataset, preset=preset, folder=folder, name="share")
-    seconds = run(command)
-    stages = read_run(folder / "runs" / "share")["stages"]
-    inside = sum(one["seconds"] for one in stages if not one["cached"])
-    beside = seconds - inside
+    where = {"store": str(folder / "store"), "runs": str(folder / "runs"), "name": "share"}
+    started = time.monotonic()
+    with shortened(preset, effort=effort):
+        record = execute_run(RunOptions(dataset=str(dataset), preset=preset, **where))
+    seconds = time.monotonic() - started
+    computed = [one.seconds for one in record.results.values() if not one.cached]
+    if len(computed) < len(record.results):
+        raise RuntimeError(f"{folder}: expected an empty folder, got one in which stages are done already")
+    beside = seconds - sum(computed)
     return {
+        "effort": effort,
         "whole, s": seconds,
-        "stages, s": inside,
+        "stages, s": sum(computed),
         "beside them, s": beside,
         "share": beside / seconds,
         "share at 60 min": beside / (beside + 3600),
@@ -196,39 +201,3 @@ class _OtherPrune:
         if params.stage == "prune":
             params = params.model_copy(update=self._update)
         return self._inner.stage(name, params, **inputs)
-
-
-def killed(dataset: Path, *, preset: str, folder: Path, moments: int, seed: int = 0) -> dict[str, Any]:
-    """kill -9 of the flow's process at random moments of a run; each is run again and compared with an undisturbed run.
-
-    Each moment starts with an empty store.
-    """
-    undisturbed = folder / "undisturbed"
-    seconds = run(run_command(dataset, preset=preset, folder=undisturbed, engine="local"))
-    wanted = digests(read_run(undisturbed / "runs" / "run"))
-    draw, equal, reached = random.Random(seed), 0, []
-    for number in range(moments):
-        attempt = folder / f"killed{number}"
-        command = run_command(dataset, preset=preset, folder=attempt, engine="local")
-        flow = subprocess.Popen(
-            command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        try:
-            flow.wait(timeout=draw.uniform(0, seconds))
-        except subprocess.TimeoutExpired:
-            flow.send_signal(signal.SIGKILL)
-            flow.wait()
-        manifests = list((attempt / "store" / "artifacts").glob("*/*/manifest.parquet"))
-        reached.append(len(manifests))
-        run(command)
-        equal += digests(read_run(attempt / "runs" / "run")) == wanted
-        print(
-            f"moment {number + 1}: {len(manifests)} stages were done, {equal} runs equal", file=sys.stderr, flush=True
-        )
-        shutil.rmtree(attempt)
-    return {
-        "undisturbed, s": seconds,
-        "kills": moments,
-        "stages done when killed": f"{min(reached)} to {max(reached)} of {len(wanted)}",
-        "reruns with equal digests": equal,
-    }

@@ -1,4 +1,7 @@
-"""A data set in RPC layout without one product, and that product on its own: for measuring what adding it takes."""
+"""Parts of a data set in RPC layout: without one product, that product on its own, or a few photos of everything.
+
+For measuring what adding a product takes, and what does not depend on the number of photos. Photos are links.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import orjson
 
+_POOL = "images_pool2019.json"
 _LISTINGS = {"train": "instances_train2019.json", "val": "instances_val2019.json", "test": "instances_test2019.json"}
 
 
@@ -24,7 +28,7 @@ def without_product(dataset: Path, *, sku: str, out: Path) -> None:
             listing["images"] = [one for one in listing["images"] if one["id"] in shown]
         _write(out / name, {**listing, "categories": known})
         _link_photos(dataset / f"{split}2019", names=[one["file_name"] for one in listing["images"]], out=out)
-    shutil.copy(dataset / "images_pool2019.json", out)
+    shutil.copy(dataset / _POOL, out)
     _link_photos(dataset / "pool2019", names=[path.name for path in (dataset / "pool2019").iterdir()], out=out)
 
 
@@ -40,6 +44,18 @@ def only_product(dataset: Path, *, sku: str, out: Path) -> None:
     images = [one for one in listing["images"] if one["id"] in shown]
     _write(out / name, {**listing, "categories": known, "annotations": annotations, "images": images})
     _link_photos(dataset / "train2019", names=[one["file_name"] for one in images], out=out)
+
+
+def few_photos(dataset: Path, *, every: int, most: int, out: Path) -> None:
+    """A copy of a data set with each `every`th exemplar and at most `most` photos of each other split."""
+    out.mkdir(parents=True)
+    for split, name in {**_LISTINGS, "pool": _POOL}.items():
+        listing = _read(dataset / name)
+        kept = listing["images"][::every] if split == "train" else listing["images"][:most]
+        ids = {one["id"] for one in kept}
+        labels = [one for one in listing.get("annotations", []) if one["image_id"] in ids]
+        _write(out / name, {**listing, "images": kept, **({"annotations": labels} if labels else {})})
+        _link_photos(dataset / f"{split}2019", names=[one["file_name"] for one in kept], out=out)
 
 
 def with_new_labels(dataset: Path, *, out: Path) -> None:
