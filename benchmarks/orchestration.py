@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=20, help="of killed")
     parser.add_argument("--whole", type=int, default=2, help="of the moments of killed, these begin with nothing done")
     parser.add_argument("--small", action="store_true", help="every fourth exemplar, eight photos of each other split")
-    parser.add_argument("--photos", type=int, default=6000, help="that dask composes")
+    parser.add_argument("--photos", type=int, default=4000, help="that dask composes")
     parser.add_argument("--sku", default="", help="the product that is added; the data set's last when not given")
     parser.add_argument("--effort", type=float, default=1.0, help="share of the preset's steps and composed photos")
     parser.set_defaults(preset="micro")

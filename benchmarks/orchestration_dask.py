@@ -13,7 +13,7 @@ from storage.manifest import Manifest
 from storage.store import Store
 from tasks.mapping import THREADS, dask_cluster
 from tasks.params import ComposeParams
-from tasks.stage import execute, load_stage, run_stage_locally
+from tasks.stage import execute, key_of, load_stage, run_stage_locally
 
 
 def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: int, workers: int) -> dict[str, Any]:
@@ -61,6 +61,8 @@ def composed(
     params: ComposeParams, *, inputs: dict[str, Manifest], store: Store, runner: str, workers: int
 ) -> tuple[Manifest, float]:
     """The stage compose, computed anew; and seconds."""
+    # As in a run that computes it for the first time: nothing is to be swept away.
+    store.remove_folder(store.folder_url(params.stage, key=key_of(params, inputs=inputs)))
     started = time.monotonic()
-    manifest, _ = execute(params, inputs=inputs, store=store, runner=runner, workers=workers, refresh=True)
+    manifest, _ = execute(params, inputs=inputs, store=store, runner=runner, workers=workers)
     return manifest, time.monotonic() - started
