@@ -27,6 +27,7 @@ from flows.progress import ProgressDisplay
 from flows.refusals import refusal
 from flows.runs import last_run, read_run
 from flows.summary import summary_lines
+from flows.time_limit import time_limit
 from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
@@ -389,8 +390,9 @@ def gc(options: Annotated[GcOptions, Parameter(name="*")] = _GC) -> None:
     """
     from flows.gc import collect, collection_table
 
-    found = collect(options)
     console = Console()
+    with ProgressDisplay(console) as display, time_limit(options.time_limit, events=display) as events:
+        found = collect(options, events=events)
     if found.garbage:
         console.print(collection_table(found))
     console.print(found.summary(deleted=options.delete), highlight=False)

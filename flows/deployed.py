@@ -89,8 +89,11 @@ def _up_to(last: str, options: RunOptions) -> State:
 @deployable("evaluate", EvaluateOptions)
 def evaluate(options: EvaluateOptions) -> State:
     """A trained model is measured on val and test: RPC's metrics by level, at the threshold that val chose."""
-    run = PrefectRunner(store=Store.open(options.store), run=options.name, workers=worker_count(options.workers))
-    report = evaluate_model(options, run=run)
+    store, workers = Store.open(options.store), worker_count(options.workers)
+    with time_limit(options.time_limit, events=watcher.get()) as events:
+        report = evaluate_model(
+            options, run=PrefectRunner(store=store, run=options.name, workers=workers, events=events)
+        )
     rows = [{"level": level, **_rounded(figures)} for level, figures in report["honest"].items()]
     create_table_artifact(rows, key="evaluation", description=f"{options.model} on test, {options.dataset}")
     return Completed(message=f"test cAcc {report['honest']['averaged']['cAcc']:.3f}", data=report["honest"])
@@ -106,13 +109,13 @@ def predict(options: PredictOptions) -> State:
     from flows.champion import resolve_model
     from flows.predict_photos import find_photos, predict_photos
     from flows.serving import open_reader
-    from tasks.context import discard_event
     from tasks.photo_lists import PhotoLister
 
     workers = worker_count(options.workers)
     reader = open_reader(resolve_model(options.model, runs=Path(options.runs)), workers=workers)
     lister = PhotoLister(reader, threshold=options.threshold, draw=options.draw, workers=workers)
-    done = predict_photos(find_photos(options.photos), lister=lister, out=Path(options.out), events=discard_event)
+    with time_limit(options.time_limit, events=watcher.get()) as events:
+        done = predict_photos(find_photos(options.photos), lister=lister, out=Path(options.out), events=events)
     rows = [{"photo": name, "items": one.items, "state": one.state} for name, one in list(done.lists.items())[:_LISTED]]
     create_table_artifact(rows, key="shopping-lists", description=f"{done.summary}; all of them in {options.out}/")
     return Completed(message=done.summary, data={"lists": len(done.lists), "skipped": done.skipped})
@@ -123,8 +126,9 @@ def ingest(options: IngestOptions) -> State:
     """New products are added to a catalog: a new version, and the event that starts retraining."""
     store = Store.open(options.store)
     workers = worker_count(options.workers)
-    catalog = Catalog(dataset=options.root(), store=store, name=options.catalog, workers=workers)
-    change = add_products(options.folder, catalog=catalog, skus=options.sku)
+    with time_limit(options.time_limit, events=watcher.get()) as events:
+        catalog = Catalog(dataset=options.root(), store=store, name=options.catalog, workers=workers, events=events)
+        change = add_products(options.folder, catalog=catalog, skus=options.sku)
     lines = [f"- refused {reason}" for reason in change.refused.values()]
     lines += [f"- quarantined {row.item_id}: {row.reason}" for row in change.quarantined]
     title = f"catalog {change.version.catalog} version {change.version.number}: " + (
@@ -167,7 +171,8 @@ def _catalog_of(parameters: Mapping[str, Any]) -> tuple[str, str]:
 @deployable("gc", GcOptions)
 def gc(options: GcOptions) -> State:
     """Artifacts that no kept run, champion or catalog version reaches are listed and, if told so, removed."""
-    found = collect(options)
+    with time_limit(options.time_limit, events=watcher.get()) as events:
+        found = collect(options, events=events)
     rows = [
         {"what": stage, "reason": reason, "folders": len(ones), "MB": round(sum(one.bytes for one in ones) / 1e6, 1)}
         for stage, reason, ones in by_stage(found)

@@ -14,6 +14,7 @@ from flows.runs import RUN_FILE, now, read_run
 from storage.garbage import Garbage, find_garbage, sweep
 from storage.roots import note_run
 from storage.store import Store
+from tasks.context import EventSink, discard_event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +37,23 @@ class Collection:
         return f"removed {what}" if deleted else f"{what} can go; --delete removes them"
 
 
-def collect(options: GcOptions) -> Collection:
-    """Find garbage, and remove it if the options say so."""
+def collect(options: GcOptions, *, events: EventSink = discard_event) -> Collection:
+    """Find garbage, and remove it if the options say so; `events` hears of each folder, and may end it by raising."""
     store = Store.open(options.store)
     for folder, manifests in _runs_in(Path(options.runs), store=store):
         # A run of an older program may not be noted in the store yet.
         note_run(store, folder=folder, manifests=manifests, time=now())
     found = find_garbage(store, older_than=options.older_than * 3600, now=time.time())
     if options.delete:
-        sweep(store, found)
+        sweep(store, _told(found, events=events))
     return Collection(store=store.url, garbage=tuple(found))
+
+
+def _told(garbage: Sequence[Garbage], *, events: EventSink) -> Iterator[Garbage]:
+    for done, one in enumerate(garbage):
+        shown = {"kind": "progress", "stage": "gc", "what": "folders"}
+        events({**shown, "done": done, "total": len(garbage)})
+        yield one
 
 
 def _runs_in(runs: Path, *, store: Store) -> Iterator[tuple[Path, Sequence[str]]]:

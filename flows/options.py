@@ -27,6 +27,7 @@ from tasks.params import Renderer
 _STORE = os.environ.get("TALLY_STORE", "store")
 _NAME = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$"
 TaskRunner = Literal["threads", "processes", "dask"]
+Hours = Annotated[float, Field(ge=0, le=10_000, description="hours after which the run ends; 0: never")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
 
 
@@ -72,7 +73,7 @@ class RunOptions(BaseModel):
         default="",
         description="what gives synthetic photos the look of the pool; auto: what teaches best; empty: as the preset",
     )
-    time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
+    time_limit: Hours = 0.0
     promote: bool = Field(default=True, description="the run's model becomes champion if it is better on val")
     dry_run: bool = Field(default=False, description="tell which stages would be computed, and compute none")
     engine: Literal["prefect", "local"] = Field(default="prefect", description="local: without Prefect")
@@ -181,6 +182,7 @@ class IngestOptions(CatalogOptions):
 
     folder: str = Field(description="folder with one folder a new product (or in RPC layout)")
     sku: Names = Field(default=(), description="products of the folder that are added; all new ones when empty")
+    time_limit: Hours = 0.0
 
 
 class RetrainOptions(BaseModel):
@@ -198,7 +200,7 @@ class RetrainOptions(BaseModel):
     runs: str = Field(default="runs", description="folder of the runs")
     seed: int = Field(default=0, ge=0, description="seed of every stage")
     workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
-    time_limit: float = Field(default=0.0, ge=0, le=10_000, description="hours after which the run ends; 0: never")
+    time_limit: Hours = 0.0
     task_runner: TaskRunner = Field(
         default="threads", description="what maps segment, compose, render and predict; the results are the same"
     )
@@ -238,6 +240,7 @@ class EvaluateOptions(BaseModel):
         default=0, ge=0, description="0: the newest, or the data set's own exemplars where no version was made"
     )
     workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    time_limit: Hours = 0.0
 
     @property
     def run_options(self) -> RunOptions:
@@ -257,6 +260,7 @@ class PredictOptions(BaseModel):
     threshold: float | None = Field(default=None, ge=0, le=1, description="least score of an item; the model's own")
     draw: bool = Field(default=True, description="write the photos with the products drawn in")
     workers: int = Field(default=0, ge=0, le=1024, description="photos read at once; 0: one a processor")
+    time_limit: Hours = 0.0
 
 
 class GcOptions(BaseModel):
@@ -267,6 +271,7 @@ class GcOptions(BaseModel):
     runs: str = Field(default="runs", description="folder of runs that are kept, besides those noted in the store")
     older_than: float = Field(default=24.0, ge=0, description="hours that nothing in a folder has changed")
     delete: bool = Field(default=False, description="remove what was found; without it nothing is removed")
+    time_limit: Hours = 0.0
 
 
 def worker_count(asked: int) -> int:

@@ -52,6 +52,7 @@ def test_deployments__have_parameters_that_hold_limits_tags_and_descriptions(dec
         assert set(made.parameters.properties) == set(model.model_fields)
         assert all(value.get("description") for value in made.parameters.properties.values())
         assert one["description"].endswith(".") and "tally" in one["tags"]
+        assert one["parameters"]["time_limit"] > 0
         assert one["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
         assert one["work_pool"]["name"] in ("cpu", "gpu")
 

@@ -1,10 +1,13 @@
 import shutil
 from pathlib import Path
 
+import pytest
+
 from flows.gc import collect
 from flows.options import GcOptions
 from flows.runner import LocalRunner
 from flows.runs import RunRecord
+from flows.time_limit import TimeLimitError
 from tests.flows.small_pipeline import climb
 
 
@@ -28,3 +31,16 @@ def test_collect__tells_first_and_removes_when_told(store, tmp_path):
     assert collect(GcOptions(**options, delete=True)).garbage == found.garbage
     assert len({path for path in files if path.exists()}) == 6
     climb(LocalRunner(store=store), text="tea")
+
+
+def test_collect__stops_between_two_folders_when_its_time_is_over(store, tmp_path):
+    climb(LocalRunner(store=store))
+    options = GcOptions(store=store.url, runs=str(tmp_path / "runs"), older_than=0.0, delete=True)
+
+    def impatient(event):
+        if event["done"] == 1:
+            raise TimeLimitError
+
+    with pytest.raises(TimeLimitError):
+        collect(options, events=impatient)
+    assert len(collect(options).garbage) == 2
