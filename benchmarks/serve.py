@@ -38,7 +38,7 @@ from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
 from flows.serve_app import Limits
 from flows.serving import open_reader
-from storage.store import replace_file
+from storage.files import replace_file
 from tasks.detection import Detector
 from tasks.export import to_onnx
 from tasks.photo_lists import PhotoFile, PhotoLister

@@ -1,6 +1,7 @@
 """The `tally` command: run the pipeline, predict shopping lists, evaluate results, look at runs.
 
-Exit codes: 0 done, 1 a stage failed, 2 the input or the command is wrong, 130 interrupted.
+Exit codes: 0 done, 1 a stage, a disk or a service failed, 2 the input or the command is wrong, 3 `tally verify` found
+damage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from rich.table import Table
 from flows import automation_commands, catalog_commands, champion_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
-from flows.options import GcOptions, RetrainOptions, RunOptions
+from flows.options import GcOptions, RetrainOptions, RunOptions, VerifyOptions
 from flows.progress import ProgressDisplay
-from flows.refusals import refusal
+from flows.refusals import refusal, trouble
 from flows.runs import last_run, read_run
 from flows.summary import summary_lines
 from flows.time_limit import time_limit
@@ -32,12 +33,13 @@ from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
 from tasks.process import stop_children
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-_GC, _RETRAIN = GcOptions(), RetrainOptions()
+EXIT_FAILED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
+_GC, _RETRAIN, _VERIFY = GcOptions(), RetrainOptions(), VerifyOptions()
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
 
 Start with `tally run --dataset sample --preset demo`, then look at `runs/demo/report.html`.
-Every command explains itself with `--help`.
+Every command explains itself with `--help`. Exit codes: 0 done, 1 a stage, a disk or a service failed, 2 the input or
+the command is wrong, 3 damage was found (verify), 130 interrupted.
 """
 
 app = App(name="tally", help=_HELP, help_format="markdown", result_action="return_value")
@@ -398,6 +400,32 @@ def gc(options: Annotated[GcOptions, Parameter(name="*")] = _GC) -> None:
     console.print(found.summary(deleted=options.delete), highlight=False)
 
 
+@app.command
+def verify(options: Annotated[VerifyOptions, Parameter(name="*")] = _VERIFY, *, json: bool = False) -> None:
+    """Read every manifest, artifact and record of a store and compare each with its digest.
+
+    Exit codes: 0 all is sound, 3 damage was found (also when it was set aside), 1 the store can't be read, 2 the
+    command is wrong. With --quarantine what is damaged is moved to quarantine/ in the store, and the next `tally run`
+    makes it again; what belongs to a version of a catalog stays where it is: restore that from a copy.
+
+    Args:
+        json: print one JSON object in place of the table.
+    """
+    from flows.verify import damage_table, verify_store
+
+    console = Console()
+    with ProgressDisplay(console) as display:
+        found = verify_store(options, events=display)
+    if json:
+        sys.stdout.buffer.write(canonical_json(found.to_json()) + b"\n")
+    else:
+        if found.damage:
+            console.print(damage_table(found))
+        console.print(found.summary(quarantined=options.quarantine), highlight=False, soft_wrap=True)
+    if found.damage:
+        sys.exit(EXIT_DAMAGED)
+
+
 def main() -> None:
     """Entry point: turns the errors a user can cause into one clear line and an exit code."""
     console = Console(stderr=True)
@@ -409,8 +437,8 @@ def main() -> None:
     except (ValueError, CycloptsError) as error:
         console.print(f"error: {_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
-    except RuntimeError as error:
-        console.print(f"failed: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+    except (RuntimeError, OSError) as error:
+        console.print(f"failed: {trouble(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_FAILED)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from storage.files import local_url, replace_file
 from storage.images import Picture, decode_rgb
 from storage.manifest import Manifest
-from storage.store import Store, replace_file
+from storage.store import Store
 from tasks.evaluate import (
     Evaluated,
     Protocol,
@@ -83,7 +84,7 @@ def _manifests(files: Files) -> tuple[Manifest, Manifest]:
 
 
 def _manifest(url: str, *, what: str) -> Manifest:
-    url = url if "://" in url else Path(url).resolve().as_uri()
+    url = url if "://" in url else local_url(Path(url).resolve())
     try:
         return Store.open(url.rsplit("/", 1)[0]).load(url)
     except FileNotFoundError as error:

@@ -24,6 +24,7 @@ from flows.time_limit import time_limit
 from storage.champions import current_champion
 from storage.digest import JSON
 from storage.store import DamagedArtifactError, Store
+from storage.verify import may_be_made_again
 from tasks.context import EventSink, discard_event
 from tasks.process import stop_children
 
@@ -131,7 +132,7 @@ def carry_out(
     if live is not None:
         live.follow(record, folder=options.folder)
     try:
-        outcome = _done(work, run=run, record=record, events=events)
+        _done(work, run=run, record=record, folder=options.folder, events=events)
     except NotCachedError:
         raise
     except PartDoneError as done:
@@ -148,23 +149,6 @@ def carry_out(
     finally:
         if live is not None:
             live.end()
-    record.target_protocol = outcome.prepared.target_protocol
-    record.champion, record.checkpoints = (
-        outcome.champion,
-        {
-            name: {"stage": one.stage, "key": one.key, "content_digest": one.content_digest}
-            for name, one in ((name, rung.checkpoint) for name, rung in outcome.rungs.items())
-        },
-    )
-    record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}
-    record.val_ladder = {name: rung.report["val"] for name, rung in outcome.rungs.items()}
-    record.state, record.finished = "completed", now()
-    if not outputs_kept(record, folder=options.folder):
-        # It brings what draws pictures and pages, which takes longer than to find that nothing has changed.
-        from flows.outputs import write_outputs
-
-        write_outputs(outcome, record=record, store=run.store, folder=options.folder)
-        note_outputs(record, folder=options.folder)
     record.write(options.folder)
     return record
 
@@ -201,14 +185,35 @@ def _ended(record: RunRecord, *, state: str, folder: Path) -> RunRecord:
     return record
 
 
-def _done(work: Work, *, run: Runner, record: RunRecord, events: EventSink) -> Outcome:
-    """The outcome; where a stored file turns out to be damaged, its stage is run again and the work goes on."""
+def _done(work: Work, *, run: Runner, record: RunRecord, folder: Path, events: EventSink) -> None:
+    """Do a run's work and show its outcome; where a stored file turns out to be damaged its stage is run again."""
     remade: set[str] = set()
     while True:
         try:
-            return work(run, record)
+            outcome = work(run, record)
+            _show(outcome, record=record, store=run.store, folder=folder)
+            return
         except DamagedArtifactError as error:
-            if error.url in remade or not run.store.discard(error.url):
+            again = error.url not in remade and may_be_made_again(run.store, error.url)
+            if not (again and run.store.quarantine(error.url, problem=error.problem)):
                 raise
             remade.add(error.url)
-            events({"kind": "log", "stage": "store", "message": f"{error.url}: {error.problem}; made again"})
+            events({"kind": "log", "stage": "store", "message": f"{error.url}: {error.problem}; set aside, made again"})
+
+
+def _show(outcome: Outcome, *, record: RunRecord, store: Store, folder: Path) -> None:
+    """Note what came out of a run, and write its files."""
+    record.target_protocol, record.champion = outcome.prepared.target_protocol, outcome.champion
+    record.checkpoints = {
+        name: {"stage": one.stage, "key": one.key, "content_digest": one.content_digest}
+        for name, one in ((name, rung.checkpoint) for name, rung in outcome.rungs.items())
+    }
+    record.ladder = {name: rung.report["honest"] for name, rung in outcome.rungs.items()}
+    record.val_ladder = {name: rung.report["val"] for name, rung in outcome.rungs.items()}
+    record.state, record.finished = "completed", now()
+    if not outputs_kept(record, folder=folder):
+        # It brings what draws pictures and pages, which takes longer than to find that nothing has changed.
+        from flows.outputs import write_outputs
+
+        write_outputs(outcome, record=record, store=store, folder=folder)
+        note_outputs(record, folder=folder)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from flows.champion import load_champion
 from flows.predict_photos import find_photos
+from storage.files import replace_file
 from storage.images import Picture, decode_rgb
-from storage.store import replace_file
 from tasks.export import Format, Parity, Precision, export_file, open_exported, parity
 from tasks.photo_lists import PhotoFile
 

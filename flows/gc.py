@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from rich.table import Table
@@ -19,7 +20,7 @@ from tasks.context import EventSink, discard_event
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """What was found in a store."""
+    """What can go or, where it was asked for, has gone: all of it but what somebody began to use meanwhile."""
 
     store: str
     garbage: tuple[Garbage, ...]
@@ -45,15 +46,18 @@ def collect(options: GcOptions, *, events: EventSink = discard_event) -> Collect
         note_run(store, folder=folder, manifests=manifests, time=now())
     found = find_garbage(store, older_than=options.older_than * 3600, now=time.time())
     if options.delete:
-        sweep(store, _told(found, events=events))
+        found = sweep(store, found, before=_told(events, total=len(found)))
     return Collection(store=store.url, garbage=tuple(found))
 
 
-def _told(garbage: Sequence[Garbage], *, events: EventSink) -> Iterator[Garbage]:
-    for done, one in enumerate(garbage):
-        shown = {"kind": "progress", "stage": "gc", "what": "folders"}
-        events({**shown, "done": done, "total": len(garbage)})
-        yield one
+def _told(events: EventSink, *, total: int) -> Callable[[Garbage], None]:
+    """Tells how many folders have been looked at."""
+    done = count()
+
+    def tell(one: Garbage) -> None:
+        events({"kind": "progress", "stage": "gc", "what": "folders", "done": next(done), "total": total})
+
+    return tell
 
 
 def _runs_in(runs: Path, *, store: Store) -> Iterator[tuple[Path, Sequence[str]]]:

@@ -269,9 +269,21 @@ class GcOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of runs that are kept, besides those noted in the store")
-    older_than: float = Field(default=24.0, ge=0, description="hours that nothing in a folder has changed")
+    older_than: float = Field(
+        default=24.0, ge=0, description="hours since a run made or used it; 0: none may be running"
+    )
     delete: bool = Field(default=False, description="remove what was found; without it nothing is removed")
     time_limit: Hours = 0.0
+
+
+class VerifyOptions(BaseModel):
+    """Which store is verified, and what becomes of what is damaged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    store: str = Field(default=_STORE, description="folder or URL of the artifact store")
+    quarantine: bool = Field(default=False, description="move what is damaged aside, so that a run makes it again")
+    photos: bool = Field(default=False, description="also read the data sets' photos, which lie outside the store")
+    workers: int = Field(default=0, ge=0, le=1024, description="files read at once; 0: one a processor")
 
 
 def worker_count(asked: int) -> int:

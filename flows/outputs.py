@@ -9,9 +9,10 @@ from flows.pipeline import Outcome, Rung
 from flows.runs import RunRecord, write_json
 from inspector.report import write_report
 from storage.catalog import categories_of
+from storage.files import replace_file
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
-from storage.store import Store, replace_file
+from storage.store import Store
 from tasks.confidence import UNTRAINED, ListConfidence
 from tasks.fusion import fused_objects
 from tasks.list_files import list_files

@@ -14,8 +14,8 @@ from pathlib import Path
 from threading import Event
 
 from flows.serving import Served
+from storage.files import replace_file
 from storage.formats.dataset import pictures_in
-from storage.store import replace_file
 from tasks.context import EventSink
 from tasks.list_files import decode_json, list_files
 from tasks.list_reader import ListReader

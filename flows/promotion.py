@@ -21,8 +21,9 @@ from flows.runner import Runner
 from flows.runs import now, write_json
 from storage.champions import ChampionRecord, champion_history, record_decision
 from storage.digest import JSON
+from storage.files import replace_file
 from storage.manifest import Manifest
-from storage.store import Store, replace_file
+from storage.store import Store
 
 FOLDER = "champions"
 _JUDGED_INPUTS = ("catalog", "pool", "val")

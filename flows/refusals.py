@@ -1,7 +1,11 @@
-"""What is wrong with a value that a user gave, in one form everywhere: "key: expected …, got …"."""
+"""What is wrong with a value that a user gave, in one form everywhere: "key: expected …, got …".
+
+And what is wrong with a machine that a program needs: a disk, a permission, a service, with what to do about it.
+"""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -52,3 +56,25 @@ def _line(wrong: Mapping[str, Any]) -> str:
         expected = pattern.format(**wrong.get("ctx", {}))
     got = "nothing" if wrong["type"] == "missing" else repr(wrong["input"])
     return f"{key}: expected {expected}, got {got}"
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room (`tally gc` tells what can go) and run the same command again",
+    errno.EDQUOT: "make room within your quota (`tally gc` tells what can go) and run the same command again",
+    errno.EROFS: "the file system is read-only: mount it for writing, or name another --store or --runs",
+    errno.EACCES: "give this user the permission, or name another --store or --runs",
+    errno.EPERM: "give this user the permission, or name another --store or --runs",
+    errno.EIO: "the disk could not do it: look at the system's log, then run the same command again",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+}
+
+
+def trouble(error: Exception) -> str:
+    """What went wrong and what to do about it, in one line."""
+    if not isinstance(error, OSError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    # Errors of services have no number, or text of their own behind it.
+    what = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0, "what is finished is kept: run the same command again to go on from here")
+    return f"{where}{what}; {remedy}"

@@ -45,7 +45,7 @@ class LookUpRunner:
     def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
         """The cached result of a stage."""
         key = key_of(params, inputs=inputs)
-        found = self.store.find(params.stage, key=key)
+        found = self.store.take(params.stage, key=key)
         if found is None:
             raise NotCachedError(name)
         self.results[name] = result_of(found, params=params, key=key, cached=True)

@@ -18,8 +18,9 @@ import orjson
 
 from flows.runner import results_json
 from storage.digest import JSON
+from storage.files import replace_file
 from storage.roots import note_run
-from storage.store import Store, replace_file
+from storage.store import Store
 from tasks.stage import StageResult
 
 RUN_FILE, PROGRESS_FILE, HISTORY = "run.json", "progress.json", "history"
@@ -95,12 +96,12 @@ class RunRecord:
     def write(self, folder: Path) -> None:
         """Put `run.json` into `folder`, whole or not at all; that of an earlier run moves into the history first.
 
-        A run that ended is noted in its store, which keeps what it is made of.
+        It is noted in its store, which keeps what it is made of, also while it goes on: a training may take days.
         """
         _keep_earlier(folder, started=self.started)
         write_json(folder / RUN_FILE, self.to_json())
-        if self.state != "running":
-            manifests = {result.manifest for result in self.results.values()} | _compared_manifests(folder)
+        manifests = {result.manifest for result in self.results.values()} | _compared_manifests(folder)
+        if manifests:
             note_run(Store.open(self.store), folder=folder, manifests=sorted(manifests), time=self.finished or now())
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +27,7 @@ from inspector.rendering import ASSET_TYPES, asset_bytes
 from inspector.run_shelf import RunShelf
 from inspector.site import Site, environment
 from inspector.table_shelf import TableShelf
+from storage.files import local_path
 from storage.read_cache import cache_folder
 from storage.store import Store
 
@@ -96,7 +96,7 @@ def create_app(
 def _cache_beside(store: Store) -> Path:
     """Where pictures are kept: in a local store's own folder, else in the user's cache."""
     if store.url.startswith("file://"):
-        return Path(unquote(urlsplit(store.url).path)) / "cache" / "inspector"
+        return local_path(store.url) / "cache" / "inspector"
     return cache_folder() / "inspector"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from storage.digest import JSON, digest_json
-from storage.store import replace_file
+from storage.files import replace_file
 
 _SWEEP_EVERY = 2000
 

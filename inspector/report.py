@@ -12,8 +12,9 @@ from inspector.rendering import flat, templates
 from inspector.run_data import LEVELS, METRICS, RUNGS, RunData
 from inspector.sections import sections_of
 from storage.digest import JSON
+from storage.files import replace_file
 from storage.manifest import ManifestRow
-from storage.store import Store, replace_file
+from storage.store import Store
 
 _QUARANTINE_SHOWN = 50
 _SHARES = ("cAcc", "mCIoU", "mAP50", "mmAP")

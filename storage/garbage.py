@@ -2,26 +2,34 @@
 
 A manifest is reached from a run, a champion or a catalog that names it, from a manifest that was made from it, and from
 one whose rows refer to its files. Folders without a manifest, left by killed runs, are garbage too. What is younger
-than a day or so stays: a run that goes on may be about to use it.
+than a day or so, or was taken from the store by a run since, stays with all that it reaches: a run that goes on may be
+about to use it.
+
+Others may work in the store meanwhile. A result is first made invisible, then looked at once more: who took it before
+has marked it (`Store.take`) and gets it back; who comes later doesn't find it and computes it. What refers to others
+goes before them, so that one that comes back keeps what it reaches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 
 from storage.catalogs import catalog_names, catalog_versions
 from storage.champions import champion_catalogs, champion_history
 from storage.manifest import decode_references
 from storage.roots import KeptRun, forget_run, kept_runs
-from storage.store import MANIFEST_NAME, Store
+from storage.store import MANIFEST_NAME, QUARANTINE, Store
 
 Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """A folder that can go: `artifacts/<stage>/<key>`, or unfinished work in `scratch/<stage>/<key>`.
+    """A folder that can go: `artifacts/<stage>/<key>`, unfinished work in `scratch/<stage>/<key>`, or what was damaged
+    in `quarantine/<stage>/<key>`.
 
     `changed`: when its newest file was written, in seconds since 1970.
     """
@@ -50,7 +58,11 @@ def kept_manifests(store: Store) -> Iterator[str]:
 
 
 def reached(store: Store, roots: Iterable[str]) -> set[Place]:
-    """Stage and key of every folder in `artifacts/` that the manifests at `roots` reach."""
+    """Stage and key of every folder in `artifacts/` that the manifests at `roots` reach; a lost one keeps nothing.
+
+    Raises:
+        ValueError: a manifest on the way is broken: nobody knows what it keeps.
+    """
     waiting, seen, places = list(roots), set[str](), set[Place]()
     while waiting:
         url = waiting.pop()
@@ -60,9 +72,10 @@ def reached(store: Store, roots: Iterable[str]) -> set[Place]:
         seen.add(url)
         try:
             references = decode_references(store.read_manifest(url), url=url)
-        except (FileNotFoundError, ValueError):
-            # Gone or broken already: it keeps nothing.
+        except FileNotFoundError:
             continue
+        except ValueError as error:
+            raise ValueError(f"{error}; `tally verify --quarantine` sets it aside") from error
         places.add(place)
         places |= {found for one in references.files if (found := _place_of(store, one))}
         waiting += references.inputs
@@ -71,21 +84,81 @@ def reached(store: Store, roots: Iterable[str]) -> set[Place]:
 
 def find_garbage(store: Store, *, older_than: float, now: float) -> list[Garbage]:
     """What can go: not reached and, like unfinished work, not touched for `older_than` seconds before `now`."""
-    places = reached(store, kept_manifests(store))
-    found = [one for one in _folders(store, area="artifacts") if (one.stage, one.key) not in places]
+    folders = list(_folders(store, area="artifacts"))
+    young = [_manifest_url(store, one) for one in folders if now - one.changed < older_than]
+    places = reached(store, [*kept_manifests(store), *young])
+    found = [one for one in folders if (one.stage, one.key) not in places]
     # Logs and locks are small, and somebody may hold them.
     scratch = [one for one in _folders(store, area="scratch") if one.stage not in ("logs", "locks")]
-    return [one for one in (*found, *scratch) if now - one.changed >= older_than]
+    aside = _folders(store, area=QUARANTINE)
+    return [one for one in (*found, *scratch, *aside) if now - one.changed >= older_than]
 
 
-def sweep(store: Store, garbage: Iterable[Garbage]) -> None:
-    """Remove garbage, each folder's manifest before its files; runs whose folders are gone are forgotten."""
-    for one in garbage:
-        folder = f"{store.url}/{one.area}/{one.stage}/{one.key}"
-        store.remove_file(f"{folder}/{MANIFEST_NAME}")
-        store.remove_folder(folder)
+def sweep(
+    store: Store, garbage: Sequence[Garbage], *, before: Callable[[Garbage], object] = lambda one: None
+) -> list[Garbage]:
+    """Remove garbage but what somebody uses since it was found; returns what was removed.
+
+    Runs whose folders are gone are forgotten. `before` hears of each folder, and may end it by raising.
+    """
+    removed, spared = [], set[Place]()
+    for one in _referrers_first(store, garbage):
+        before(one)
+        if one.area == "artifacts" and (one.stage, one.key) in spared:
+            continue
+        with store.lock(one.stage, key=one.key, wait=False) as free:
+            if free and _removed(store, one):
+                removed.append(one)
+            elif one.area == "artifacts":
+                spared |= reached(store, [_manifest_url(store, one)])
     for run in gone_runs(store):
         forget_run(store, run)
+    return removed
+
+
+def _removed(store: Store, one: Garbage) -> bool:
+    """Remove a folder, its manifest before its files, unless something in it was touched since it was found."""
+    folder, url = f"{store.url}/{one.area}/{one.stage}/{one.key}", _manifest_url(store, one)
+    data = store.read_manifest(url) if one.area == "artifacts" and store.exists(url) else None
+    if data is not None:
+        store.remove_file(url)
+    if any(changed > one.changed for _, _, changed in store.walk(folder)):
+        if data is not None:
+            store.create_file(url, data)
+        return False
+    try:
+        store.remove_folder(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+            raise
+        # Somebody has marked or cleared it in this moment: the next collection finds what is left.
+    return True
+
+
+def _referrers_first(store: Store, garbage: Sequence[Garbage]) -> list[Garbage]:
+    """Garbage in an order in which every manifest comes before those that it refers to."""
+    by_place = {(one.stage, one.key): one for one in garbage if one.area == "artifacts"}
+    order: TopologicalSorter[Place] = TopologicalSorter(dict.fromkeys(by_place, ()))
+    for place, one in by_place.items():
+        for other in _referred(store, one):
+            if other in by_place and other != place:
+                order.add(other, place)
+    others = [one for one in garbage if one.area != "artifacts"]
+    return [by_place[place] for place in order.static_order()] + others
+
+
+def _referred(store: Store, one: Garbage) -> set[Place]:
+    url = _manifest_url(store, one)
+    try:
+        references = decode_references(store.read_manifest(url), url=url)
+    except (FileNotFoundError, ValueError):
+        # Garbage that is not whole refers to nothing that would be missed.
+        return set()
+    return {found for other in (*references.files, *references.inputs) if (found := _place_of(store, other))}
+
+
+def _manifest_url(store: Store, one: Garbage) -> str:
+    return store.manifest_url(one.stage, key=one.key)
 
 
 def gone_runs(store: Store) -> list[KeptRun]:
@@ -115,8 +188,8 @@ def _folders(store: Store, *, area: str) -> list[Garbage]:
 
 
 def _reason(area: str, *, names: set[str]) -> str:
-    if area == "scratch":
-        return "unfinished work"
+    if area != "artifacts":
+        return "unfinished work" if area == "scratch" else "damaged, set aside"
     return "nothing reaches it" if MANIFEST_NAME in names else "never finished"
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-import orjson
-
 from storage.digest import JSON
+from storage.seal import open_record, seal_record
 from storage.store import Store
 
 # No dot alone, no slash: a name can't climb out of its folder.
@@ -29,21 +28,18 @@ def append_record(store: Store, folder: str, *, body: Callable[[int], Mapping[st
 
 def create_record(store: Store, folder: str, *, number: int, body: Mapping[str, JSON]) -> bool:
     """Write a record under a number, if that is still free; returns whether it was."""
-    return store.create_file(_url(store, folder, number), _encoded(body))
+    return store.create_file(_url(store, folder, number), seal_record(body))
 
 
 def read_records(store: Store, folder: str) -> Iterator[dict[str, JSON]]:
     """The records of a folder in the order of their numbers; none where nothing was ever written.
 
     Raises:
-        ValueError: a record is no JSON object.
+        ValueError: a record is no JSON object, or was changed.
     """
     for number in record_numbers(store, folder):
         url = _url(store, folder, number)
-        try:
-            yield dict(orjson.loads(store.read_url(url)))
-        except (orjson.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{url}: expected a JSON object, got broken text ({error})") from error
+        yield open_record(store.read_url(url), url=url)
 
 
 def record_numbers(store: Store, folder: str) -> list[int]:
@@ -65,7 +61,3 @@ def checked_name(name: str, *, what: str) -> str:
 
 def _url(store: Store, folder: str, number: int) -> str:
     return f"{store.url}/{folder}/{number:06d}.json"
-
-
-def _encoded(body: Mapping[str, JSON]) -> bytes:
-    return orjson.dumps(dict(body), option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY) + b"\n"

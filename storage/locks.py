@@ -50,12 +50,19 @@ class LeaseStorage(Protocol):
 
 
 @contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a local file; a dead owner's lock is free (flock)."""
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a local file; a dead owner's lock is free (flock).
+
+    Without `wait` it gives False, and holds nothing, where another has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @dataclass(kw_only=True)
@@ -73,20 +80,26 @@ class Lease:
     _since: float = 0.0
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Wait until the lease is free, hold and renew it, give it back at the end."""
-        url = self._taken()
+    def held(self, *, wait: bool = True) -> Iterator[bool]:
+        """Wait until the lease is free, hold and renew it, give it back at the end.
+
+        Without `wait` it gives False, and holds nothing, where the lease is another's.
+        """
+        url = self._taken(wait=wait)
+        if url is None:
+            yield False
+            return
         stop = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(url, stop), daemon=True)
         renewing.start()
         try:
-            yield
+            yield True
         finally:
             stop.set()
             renewing.join()
             self.storage.put_file(url, self._body(held=False))
 
-    def _taken(self) -> str:
+    def _taken(self, *, wait: bool = True) -> str | None:
         while True:
             names = self.storage.list_files(self.folder)
             if not names or self._is_free(names[-1]):
@@ -96,8 +109,10 @@ class Lease:
                     for name in names:
                         self.storage.remove_file(f"{self.folder}/{name}")
                     return f"{self.folder}/{own}"
-            else:
+            elif wait:
                 self.sleep(self.poll)
+            else:
+                return None
 
     def _created(self, own: str) -> bool:
         """Take a number; not where it is old: others went on, and swept it away, since the list was read."""

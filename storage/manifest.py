@@ -2,7 +2,9 @@
 
 `content_digest` identifies the content: all rows without their paths, and `content`, small facts about the whole. Equal
 content gives the equal digest wherever the store or the data set lies. Times, tool versions and locations are metadata
-and are not part of it.
+and are not part of it. The seal is about the file: one bit changed anywhere in it is found.
+
+Schema versions: those of version 1 may have no seal. Manifests of every version are read.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ import pyarrow.parquet as pq
 from storage.digest import JSON, canonical_json, digest_bytes
 from storage.seal import seal, sealed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_SEALED_SINCE = 2
 # Rows that are read together: a page of a long manifest needs one or two groups of them.
 ROW_GROUP = 1024
 _BOX = pa.list_(pa.float32(), 4)
@@ -245,7 +248,7 @@ def encode_manifest(
 def encode_table(table: pa.Table) -> bytes:
     """The Parquet file of a manifest's rows as Arrow has them, its schema's metadata included."""
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP)
+    pq.write_table(table, buffer, compression="zstd", row_group_size=ROW_GROUP, write_page_checksum=True)
     return buffer.getvalue()
 
 
@@ -259,6 +262,7 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     metadata = manifest_metadata(footer.schema.to_arrow_schema(), url=url)
     base = url.rsplit("/", 1)[0]
     rows: Sequence[ManifestRow]
+    _check_seal(metadata, intact=intact, url=url)
     if intact:
         rows = StoredRows(data, footer=footer, base=base)
     else:
@@ -286,10 +290,15 @@ def _intact(data: bytes, *, url: str) -> bool:
         raise ValueError(f"{url}: {error}; the file was changed") from error
 
 
+def _check_seal(metadata: Mapping[str, JSON], *, intact: bool, url: str) -> None:
+    if not intact and metadata["schema_version"] >= _SEALED_SINCE:
+        raise ValueError(f"{url}: expected a sealed manifest, got one without its seal; the file was changed")
+
+
 def _footer_of(data: bytes, *, url: str) -> pq.FileMetaData:
     try:
         return pq.read_metadata(io.BytesIO(data))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _broken(url, error) from error
 
 
@@ -301,7 +310,7 @@ def read_manifest_table(data: bytes, *, url: str, columns: Sequence[str] | None 
     """The rows of a Parquet file that lies at `url` as Arrow has them. Raises ValueError when it is broken."""
     try:
         return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise _broken(url, error) from error
 
 
@@ -319,8 +328,10 @@ def decode_references(data: bytes, *, url: str) -> References:
     Raises:
         ValueError: not a manifest.
     """
-    table = read_manifest_table(data, url=url, columns=["path"])
-    recorded = manifest_metadata(table.schema, url=url).get("inputs", {}).values()
+    intact, table = _intact(data, url=url), read_manifest_table(data, url=url, columns=["path"])
+    metadata = manifest_metadata(table.schema, url=url)
+    _check_seal(metadata, intact=intact, url=url)
+    recorded = metadata.get("inputs", {}).values()
     listed = [one for value in recorded for one in (value if isinstance(value, list) else [value]) if one]
     paths = [path for path in table.column("path").to_pylist() if path]
     base = url.rsplit("/", 1)[0]
@@ -340,6 +351,8 @@ def manifest_metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
     if raw is None:
         raise ValueError(f"{url}: expected a Tally manifest, got a Parquet file without its metadata")
     metadata: dict[str, Any] = orjson.loads(raw)
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("schema_version"), int):
+        raise ValueError(f"{url}: expected a Tally manifest, got metadata without a schema version")
     if metadata["schema_version"] > SCHEMA_VERSION:
         raise ValueError(f"{url}: schema {metadata['schema_version']} is newer than this program's {SCHEMA_VERSION}")
     return metadata

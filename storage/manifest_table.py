@@ -136,7 +136,7 @@ def open_manifest_table(store: Store, url: str) -> ManifestTable:
     """
     try:
         footer = store.open_parquet(url).metadata
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(f"{url}: expected a Parquet manifest, got a broken file ({error})") from error

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from storage.digest import canonical_json
 from storage.manifest import Manifest, ManifestObject, ManifestRow, content_digest
+from storage.seal import seal, sealed
 from storage.store import Store
 
 FOLDER = "reviews"
@@ -37,6 +38,8 @@ SCHEMA = pa.schema(
         for name in ("time", "reviewer", "kind", "item_id", "judged", "verdict", "sku", "note", "run")
     ]
 )
+# In the metadata of tables that are sealed; those of version 1 have none.
+_VERSION = b"tally_reviews"
 _FILE = re.compile(r"(\d{8})\.parquet")
 _KEPT_FILES = 20
 Subject = tuple[str, str, str]
@@ -106,11 +109,20 @@ def read_decisions(store: Store) -> tuple[Decision, ...]:
     if not numbers:
         return ()
     url = _url(store, numbers[-1])
+    return decode_decisions(store.read_url(url), url=url)
+
+
+def decode_decisions(data: bytes, *, url: str) -> tuple[Decision, ...]:
+    """The decisions of a table that lies at `url`. Raises ValueError when it is broken or was changed."""
     try:
-        table = pq.read_table(io.BytesIO(store.read_url(url)), schema=SCHEMA)
-    except (pa.ArrowInvalid, OSError) as error:
+        intact = sealed(data)
+        table = pq.read_table(io.BytesIO(data), columns=SCHEMA.names)
+        decisions = table.cast(SCHEMA).to_pylist()
+    except (ValueError, pa.ArrowException, OSError) as error:
         raise ValueError(f"{url}: expected a Parquet table of review decisions, got a broken file ({error})") from error
-    return tuple(Decision(**record) for record in table.to_pylist())
+    if not intact and _VERSION in (table.schema.metadata or {}):
+        raise ValueError(f"{url}: expected a sealed table, got one without its seal; the file was changed")
+    return tuple(Decision(**record) for record in decisions)
 
 
 def in_force(decisions: Iterable[Decision]) -> dict[Subject, Decision]:
@@ -131,7 +143,7 @@ def reviews_for(store: Store, *, stage: str) -> Manifest | None:
         return None
     key = content_digest(rows, content={})[:32]
     with store.lock(STAGE, key=key):
-        found = store.find(STAGE, key=key)
+        found = store.take(STAGE, key=key)
         if found is not None:
             return found
         publication = store.begin(STAGE, key=key)
@@ -165,7 +177,7 @@ def _url(store: Store, number: int) -> str:
 
 
 def _encoded(decisions: Sequence[Decision]) -> bytes:
-    buffer = io.BytesIO()
     table = pa.Table.from_pylist([asdict(one) for one in decisions], schema=SCHEMA)
-    pq.write_table(table, buffer, compression="zstd")
-    return buffer.getvalue()
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({_VERSION: b"2"}), buffer, compression="zstd")
+    return seal(buffer.getvalue())

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import orjson
-
 from storage.digest import digest_json
+from storage.seal import open_record, seal_record
 from storage.store import Store
 
 FOLDER = "roots"
@@ -42,7 +41,7 @@ class KeptRun:
 def note_run(store: Store, *, folder: Path, manifests: Sequence[str], time: str) -> None:
     """Note, or note anew, which manifests a run refers to."""
     run = KeptRun(host=socket.gethostname(), folder=str(folder.resolve()), manifests=tuple(manifests), time=time)
-    store.put_file(f"{store.url}/{FOLDER}/{run.name}", orjson.dumps(asdict(run), option=orjson.OPT_INDENT_2))
+    store.put_file(f"{store.url}/{FOLDER}/{run.name}", seal_record(asdict(run)))
 
 
 def kept_runs(store: Store) -> Iterator[KeptRun]:
@@ -54,11 +53,11 @@ def kept_runs(store: Store) -> Iterator[KeptRun]:
     for name in store.list_files(f"{store.url}/{FOLDER}"):
         url = f"{store.url}/{FOLDER}/{name}"
         try:
-            body = orjson.loads(store.read_url(url))
+            body = open_record(store.read_url(url), url=url)
             yield KeptRun(**{**body, "manifests": tuple(body["manifests"])})
-        except (orjson.JSONDecodeError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{url}: expected the note of a run, got broken text; remove it if none is lost"
+                f"{url}: expected the note of a run, got broken text ({error}); remove it if none is lost"
             ) from error
 
 

@@ -2,44 +2,43 @@
 
 A folder without `manifest.parquet` is garbage that a later run of the same key sweeps away; a reader never sees it.
 Local files are fsynced before the manifest is moved into place; on object storage the manifest's put, which fails where
-there is one already, is the commit. Remote artifacts that were read once stay in a local cache.
+there is one already, is the commit. Remote artifacts that were read once stay in a local cache. What turns out to be
+damaged is moved to `quarantine/<stage>/<key>/`, and its stage runs again.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
-import tempfile
 import threading
-from collections import deque
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
+import orjson
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
+from storage.files import link_new_file, local_path, local_url, make_folders, replace_file, sync_tree
 from storage.locks import Lease, file_lock
 from storage.manifest import Manifest, ManifestRow, columns_of, decode_manifest, encode_manifest
 from storage.mirror import Mirror
 from storage.read_cache import ReadCache, cache_folder
+from storage.service import answering
 
-MANIFEST_NAME = "manifest.parquet"
+MANIFEST_NAME, USED_NAME = "manifest.parquet", ".used"
+QUARANTINE = "quarantine"
 # Objects of twice this size and more are uploaded in parts of it, several at once.
 _PART_BYTES = 16 * 2**20
 _ATTEMPTS = 8
-_SYNCED_AT_ONCE = 16
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
-# The umask can only be read by setting it: once, at import, before there are threads.
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
+# Seconds without an answer after which a request counts as failed.
+_PATIENCE = {"connect_timeout": 20, "read_timeout": 60}
 
 
 class DamagedArtifactError(RuntimeError):
@@ -110,6 +109,20 @@ class Store:
             return None
         return None if self.damage(manifest) else manifest
 
+    def take(self, stage: str, *, key: str) -> Manifest | None:
+        """What `find` gives, marked as in use: garbage collection spares what was marked a short time ago.
+
+        The mark comes first and the manifest is looked for again: either it is still there, and whoever would collect
+        it sees the mark, or it is gone, and this is None.
+        """
+        found = self.find(stage, key=key)
+        if found is None:
+            return None
+        # A store that can't be written to is not collected from here either.
+        with suppress(PermissionError):
+            self.put_file(f"{self.folder_url(stage, key=key)}/{USED_NAME}", b"", sync=False)
+        return found if self.exists(found.url) else None
+
     def damage(self, manifest: Manifest) -> str:
         """What is wrong with the files in the manifest's own folder; empty when nothing is."""
         damaged = self.damaged(manifest)
@@ -134,21 +147,51 @@ class Store:
         later = [one for one in own if one in sound and files[one.path].changed > published]
         changed = [one for one in later if digest_bytes(self.read_url(f"{folder}/{one.path}")) != one.digest]
         if later and not changed and self._local:
-            # A copied store: everything is right, and need not be read again the next time.
-            os.utime(self._path(manifest.url))
+            # A copied store: everything is right, and need not be read again the next time, if that can be noted.
+            with suppress(OSError):
+                os.utime(self._path(manifest.url))
         return [one.item_id for one in (*wrong, *changed)]
 
-    def discard(self, url: str) -> bool:
-        """Forget the stage result that a damaged file at `url` belongs to, so that its stage runs again.
+    def quarantine(self, url: str, *, problem: str) -> bool:
+        """Set a damaged file at `url` aside, and the manifest that lists it, so that its stage runs again.
 
-        Returns whether it was a file of this store; others (a data set's photos) can't be made again.
+        Returns whether it was an artifact of this store; others (a data set's photos) can't be made again.
         """
         root = f"{self.url}/artifacts/"
         if not url.startswith(root):
             return False
-        stage, key = url.removeprefix(root).split("/")[:2]
-        self.remove_file(self.manifest_url(stage, key=key))
+        stage, key, _ = url.removeprefix(root).split("/", 2)
+        aside = f"{self.url}/{QUARANTINE}/{stage}/{key}"
+        for one in dict.fromkeys((self.manifest_url(stage, key=key), url)):
+            self._move(one, f"{aside}/{one.removeprefix(self.folder_url(stage, key=key) + '/')}")
+        reason = {"url": url, "problem": problem, "time": time.time()}
+        self.put_file(f"{aside}/reason.json", orjson.dumps(reason, option=orjson.OPT_INDENT_2))
         return True
+
+    def quarantine_unsound(self, stage: str, *, key: str) -> str:
+        """Set aside what is damaged under a stage key; returns what was wrong with it, empty where nothing was."""
+        url = self.manifest_url(stage, key=key)
+        try:
+            manifest = self.load(url)
+        except FileNotFoundError:
+            return ""
+        except ValueError as error:
+            self.quarantine(url, problem=str(error))
+            return str(error)
+        problem = self.damage(manifest)
+        for item_id in self.damaged(manifest) if problem else ():
+            self.quarantine(manifest.row(item_id).url, problem=f"{item_id}: the file is gone or not what was written")
+        return f"{url}: {problem}" if problem else ""
+
+    def _move(self, url: str, target: str) -> None:
+        """Move a file, where there is one."""
+        if not self.exists(url):
+            return
+        if self._local:
+            make_folders(local_path(target).parent, sync=False)
+            local_path(url).replace(local_path(target))
+        else:
+            self._fs.mv(self._path(url), self._path(target))
 
     def verify(self, manifest: Manifest) -> list[str]:
         """The item_ids whose file is absent or whose bytes differ from their digest (reads everything)."""
@@ -192,8 +235,13 @@ class Store:
         """The Parquet file at `url`, opened; `footer` saves reading it again. Raises FileNotFoundError without one."""
         path = self._path(url)
         if self._local:
-            return pq.ParquetFile(path, metadata=footer, memory_map=True)
-        return pq.ParquetFile(self._fs.open(path, "rb"), metadata=footer, pre_buffer=True)
+            return pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True)
+        file = self._fs.open(path, "rb")
+        return pq.ParquetFile(file, metadata=footer, pre_buffer=True, page_checksum_verification=True)
+
+    def exists(self, url: str) -> bool:
+        """Whether there is a file at `url`."""
+        return bool(self._fs.exists(self._path(url)))
 
     def version_of(self, url: str) -> str:
         """Changes when the file at `url` does: its size and time. Raises FileNotFoundError where there is none."""
@@ -208,8 +256,7 @@ class Store:
 
     def begin(self, stage: str, *, key: str) -> Publication:
         """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
-        url = self.manifest_url(stage, key=key)
-        self.discard(url)
+        self.remove_file(self.manifest_url(stage, key=key))
         self.remove_folder(self.folder_url(stage, key=key))
         return Publication(self, stage=stage, key=key)
 
@@ -217,7 +264,7 @@ class Store:
         """A local folder for unfinished work of a stage key; it outlives a killed run."""
         root = Path(self._root) if self._local else cache_folder()
         folder = root / "scratch" / stage / key
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folders(folder, sync=False)
         return folder
 
     def clear_scratch(self, stage: str, *, key: str) -> None:
@@ -226,11 +273,14 @@ class Store:
         if not self._local:
             self.remove_folder(self._mirror_url(stage, key))
 
-    def lock(self, stage: str, *, key: str) -> AbstractContextManager[None]:
-        """One process at a time computes a stage key: the others wait. A dead owner's lock becomes free."""
+    def lock(self, stage: str, *, key: str, wait: bool = True) -> AbstractContextManager[bool]:
+        """One process at a time computes a stage key: the others wait. A dead owner's lock becomes free.
+
+        Without `wait` it gives False, and holds nothing, where the lock is another's.
+        """
         if self._local:
-            return file_lock(self.scratch("locks", key=stage) / f"{key}.lock")
-        return Lease(storage=self, folder=f"{self.url}/locks/{stage}/{key}").held()
+            return file_lock(self.scratch("locks", key=stage) / f"{key}.lock", wait=wait)
+        return Lease(storage=self, folder=f"{self.url}/locks/{stage}/{key}").held(wait=wait)
 
     def mirrored(self, stage: str, *, key: str, folder: str) -> AbstractContextManager[object]:
         """Keep copies of a folder of a key's scratch in a remote store, and take up those that are there.
@@ -253,7 +303,7 @@ class Store:
             self._fs.pipe_file(path, data, chunksize=_PART_BYTES)
             return
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(target.parent, sync=sync)
         replace_file(target, data, sync=sync)
 
     def create_file(self, url: str, data: bytes) -> bool:
@@ -261,7 +311,8 @@ class Store:
         path = self._path(url)
         try:
             if self._local:
-                _link_new_file(Path(path), data)
+                make_folders(Path(path).parent, sync=True)
+                link_new_file(Path(path), data)
             else:
                 self._fs.pipe_file(path, data, mode="create", chunksize=_PART_BYTES)
         except FileExistsError:
@@ -302,7 +353,7 @@ class Store:
         return sorted(name for name in names if not name.startswith("."))
 
     def _path(self, url: str) -> str:
-        return str(self._fs._strip_protocol(url))
+        return str(local_path(url)) if self._local else str(self._fs._strip_protocol(url))
 
     def _files(self, folder: str) -> dict[str, _File]:
         root = self._path(folder).rstrip("/")
@@ -358,7 +409,8 @@ class Publication:
         body = {**metadata, "stage": self._stage, "key": self._key}
         data = encode_manifest(self._rows, metadata=body, content=content)
         if store._local:
-            _sync_tree(Path(store._path(store.folder_url(self._stage, key=self._key))))
+            folder = local_path(store.folder_url(self._stage, key=self._key))
+            sync_tree(folder, root=local_path(store.url))
         if not store.create_file(url, data):
             # Somebody else computed the same key, though the lock should keep that from happening: theirs counts.
             return store.load(url)
@@ -366,81 +418,23 @@ class Publication:
         return decode_manifest(data, url=url)
 
 
-def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write `data` beside `target` and move it into place: readers see the old file or the new one, never a part."""
-    with _temporary_file(target, data, sync=sync) as temporary:
-        temporary.replace(target)
-    if sync:
-        _sync_path(target.parent)
-
-
-def _link_new_file(target: Path, data: bytes) -> None:
-    """Write a new file, whole and durably. Raises FileExistsError where there is one already."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_file(target, data, sync=True) as temporary:
-        try:
-            # A link, unlike a rename, fails when its name is taken.
-            os.link(temporary, target)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # A file system without links: two at the same moment could both succeed.
-            if target.exists():
-                raise FileExistsError(target) from error
-            temporary.replace(target)
-    _sync_path(target.parent)
-
-
-@contextmanager
-def _temporary_file(target: Path, data: bytes, *, sync: bool) -> Iterator[Path]:
-    """A file beside `target` that holds `data`; it is gone afterwards, unless it was moved."""
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            handle.write(data)
-            # mkstemp makes files for the owner alone; results are as readable as any file that the user writes.
-            os.fchmod(handle.fileno(), 0o666 & ~_UMASK)
-            if sync:
-                handle.flush()
-                os.fsync(handle.fileno())
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _with_file(row: ManifestRow, *, path: str, data: bytes, url: str) -> ManifestRow:
     return replace(row, path=path, digest=digest_bytes(data), bytes=len(data), url=url)
 
 
-def _sync_tree(folder: Path) -> None:
-    """Make a folder durable with all that is in it. Side by side the file system does many at a time."""
-    if not folder.exists():
-        return
-    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as executor:
-        deque(executor.map(_sync_path, (*folder.rglob("*"), folder, folder.parent)), maxlen=0)
-
-
-def _sync_path(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _file_system(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it. Requests to object storage are tried again when they fail."""
+    if url.startswith("file://"):
+        return fsspec.filesystem("file"), str(local_path(url))
     if not url.startswith(("s3://", "s3a://")):
         return fsspec.url_to_fs(url)
     # Listings are never taken from memory: other machines write too. Waits between the attempts grow.
-    retries = {"max_attempts": _ATTEMPTS, "mode": "standard"}
+    configuration = {"retries": {"max_attempts": _ATTEMPTS, "mode": "standard"}, **_PATIENCE}
     # fsspec keeps instances by their arguments: the service is one of them.
     service = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return fsspec.url_to_fs(url, use_listings_cache=False, endpoint_url=service, config_kwargs={"retries": retries})
+    fs, path = fsspec.url_to_fs(url, use_listings_cache=False, endpoint_url=service, config_kwargs=configuration)
+    return answering(fs), path
 
 
 def _absolute_url(url: str) -> str:
-    if "://" in url:
-        return url.rstrip("/")
-    return Path(url).expanduser().resolve().as_uri()
+    return url.rstrip("/") if "://" in url else local_url(Path(url).expanduser().resolve())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from storage.catalog import Category, categories_of, category_records
 from storage.digest import digest_bytes, digest_json
+from storage.files import local_url
 from storage.formats import folders, rpc
 from storage.formats.dataset import BOARDS, DatasetSplit, ListedPhoto, own_boards, unique_ids
 from storage.images import decode_rgb
@@ -111,7 +112,7 @@ def check_photo(photo: ListedPhoto, *, split: str) -> ManifestRow:
         split=split,
         level=photo.level,
         attributes=photo.attributes,
-        path=photo.path.as_uri(),
+        path=local_url(photo.path),
     )
     if photo.problem:
         return _quarantined(row, photo.problem)

@@ -24,8 +24,9 @@ from typing import IO, Any
 import orjson
 
 from storage.digest import JSON
+from storage.files import replace_file
 from storage.manifest import Manifest
-from storage.store import DamagedArtifactError, Store, replace_file
+from storage.store import DamagedArtifactError, Store
 from tasks.context import EventSink, discard_event
 from tasks.mapping import THREADS
 from tasks.params import StageParams

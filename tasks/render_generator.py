@@ -15,8 +15,8 @@ from models.fastcut import FastCut
 from models.training.loop import StepReport
 from models.training.trainer import Trainer
 from models.training.world import ALONE
+from storage.files import replace_file
 from storage.images import encode_png
-from storage.store import replace_file
 from tasks.context import StageContext
 from tasks.device import pick_device
 from tasks.loading import batches

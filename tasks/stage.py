@@ -123,7 +123,7 @@ def _digests(value: Input) -> str | list[str] | None:
 
 def look_up(params: StageParams, *, inputs: Mapping[str, Input], store: Store) -> Manifest | None:
     """The sound cached result of a stage on these inputs, or None. Computes nothing and imports no stage."""
-    return store.find(params.stage, key=key_of(params, inputs=inputs))
+    return store.take(params.stage, key=key_of(params, inputs=inputs))
 
 
 def execute(
@@ -145,8 +145,11 @@ def execute(
     """
     key = key_of(params, inputs=inputs)
     with store.lock(params.stage, key=key):
-        found = None if refresh else store.find(params.stage, key=key)
+        found = None if refresh else store.take(params.stage, key=key)
+        problem = "" if found or refresh else store.quarantine_unsound(params.stage, key=key)
         events({"kind": "start", "stage": params.stage, "key": key, "cached": found is not None})
+        if problem:
+            events({"kind": "log", "stage": params.stage, "message": f"set aside, made again: {problem}"})
         if found is None:
             with admitted(params):
                 manifest = _compute(

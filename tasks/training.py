@@ -32,8 +32,8 @@ from models.training.batches import Batch
 from models.training.loop import FailedBatchError, StepReport, train_steps
 from models.training.trainer import Trainer
 from storage.digest import JSON
+from storage.files import replace_file
 from storage.images import encode_jpeg
-from storage.store import replace_file
 from tasks.context import StageContext
 
 STATE_FILE, BEST_FILE, LOG_FILE, FAILED_FOLDER = "state.safetensors", "best.safetensors", "train.jsonl", "failed"

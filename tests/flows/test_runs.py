@@ -41,7 +41,7 @@ def test_run_record__an_earlier_run_of_the_name_moves_into_the_history(tmp_path)
 
 
 def test_run_record__what_it_can_be_compared_with_is_kept_in_the_store(tmp_path):
-    store, noted = (tmp_path / "store").as_uri(), []
+    store, noted = f"file://{tmp_path}/store", []
     for day in range(1, 7):
         made = record("a", started=f"2026-01-0{day}T00:00:00+00:00", state="completed")
         made.store, made.results = store, {"ingest": StageResult(**RESULT, manifest=f"file:///m{day}")}

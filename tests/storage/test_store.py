@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from storage.files import replace_file
 from storage.manifest import ManifestRow, referenced
-from storage.store import MANIFEST_NAME, DamagedArtifactError, Store, replace_file
+from storage.store import MANIFEST_NAME, DamagedArtifactError, Store
 
 
 @pytest.fixture

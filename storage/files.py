@@ -1,0 +1,115 @@
+"""Local files: the one place that writes them. Nobody ever sees half a file under its name.
+
+What must outlast a power cut is synced: a file's data before its name, then the folder that holds the name, and the
+folders above that were made for it. Every change is one call of `os` (or of pathlib, which calls it) and nothing is
+buffered: each single operation can be watched, refused or cut off from outside.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_SCHEME = "file://"
+_SYNCED_AT_ONCE = 16
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+
+
+def local_url(path: Path) -> str:
+    """The URL of a local file. Its absolute path stands in it as it is: nothing is escaped, as in fsspec."""
+    return f"{_SCHEME}{path.absolute()}"
+
+
+def local_path(url: str) -> Path:
+    """The local file at a `file://` URL (or a plain path)."""
+    return Path(url.removeprefix(_SCHEME))
+
+
+def replace_file(target: Path, data: bytes, *, sync: bool = True) -> None:
+    """Write `data` beside `target` and move it into place: readers see the old file or the new one, never a part."""
+    with _temporary_file(target, data, sync=sync) as temporary:
+        temporary.replace(target)
+    if sync:
+        sync_path(target.parent)
+
+
+def link_new_file(target: Path, data: bytes) -> None:
+    """Write a new file, whole and durably. Raises FileExistsError where there is one already."""
+    with _temporary_file(target, data, sync=True) as temporary:
+        try:
+            # A link, unlike a rename, fails when its name is taken.
+            os.link(temporary, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without links: two at the same moment could both succeed.
+            if target.exists():
+                raise FileExistsError(target) from error
+            temporary.replace(target)
+    sync_path(target.parent)
+
+
+def make_folders(folder: Path, *, sync: bool) -> None:
+    """Make a folder and those above it, where they are missing; with `sync` they outlast a power cut."""
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        with suppress(FileExistsError):
+            one.mkdir()
+        if sync:
+            sync_path(one.parent)
+
+
+@contextmanager
+def _temporary_file(target: Path, data: bytes, *, sync: bool) -> Iterator[Path]:
+    """A file beside `target` that holds `data`; it is gone afterwards, unless it was moved."""
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        _write_new(temporary, data, sync=sync)
+        yield temporary
+    finally:
+        # Where even this fails, what went wrong before is what to tell.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            # A write may take less than it was given: on a full disk, at 2 GiB, over a network.
+            left = left[os.write(descriptor, left) :]
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path, *, root: Path) -> None:
+    """Make a folder durable: everything in it, its own name, and the names of the folders above it up to `root`."""
+    above = [path for path in folder.parents if path.is_dir() and path.is_relative_to(root)]
+    inside = (*folder.rglob("*"), folder) if folder.exists() else ()
+    # Side by side the file system does many at a time.
+    with ThreadPoolExecutor(_SYNCED_AT_ONCE) as executor:
+        deque(executor.map(sync_path, (*inside, *above)), maxlen=0)
+    # The name of `root` itself; whoever may not read the folder above did not make it either.
+    with suppress(PermissionError):
+        sync_path(root.parent)
+
+
+def sync_path(path: Path) -> None:
+    """Make a file's data, or the names in a folder, outlast a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

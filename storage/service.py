@@ -1,0 +1,57 @@
+"""What is wrong with object storage, told as OSErrors: a service that does not answer, no credentials, no permission.
+
+Clients of such services raise exceptions of their own; who uses a store need not know them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+_CLIENTS = ("botocore", "aiobotocore", "aiohttp")
+# What callers tell apart, and whose text is theirs to write.
+_KNOWN = (FileNotFoundError, FileExistsError, IsADirectoryError)
+
+
+class _Answering:
+    """A file system (fsspec) of a service. Its errors say which address they are about."""
+
+    def __init__(self, inner: Any) -> None:  # noqa: ANN401 - any fsspec file system
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the file system has
+        found = getattr(self._inner, name)
+        return _told(found) if callable(found) and not name.startswith("_") else found
+
+
+def answering(fs: Any) -> Any:  # noqa: ANN401 - any fsspec file system
+    """The file system `fs`, whose calls raise OSErrors where its service fails them.
+
+    Raises, from any of its methods:
+        ConnectionError: the service did not answer, broke off, or refused to talk (no credentials).
+        OSError: it answered that something is wrong; the kind of error stays (PermissionError, errno).
+    """
+    return _Answering(fs)
+
+
+def _told(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and gives
+        try:
+            return method(*arguments, **options)
+        except _KNOWN:
+            raise
+        except OSError as error:
+            raise type(error)(error.errno, f"{_about(arguments)}: {error.strerror or error}") from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _CLIENTS:
+                raise
+            text = f"{_about(arguments)}: the object storage did not answer as it should ({error})"
+            raise ConnectionError(text) from error
+
+    return call
+
+
+def _about(arguments: tuple[Any, ...]) -> str:
+    return str(arguments[0]) if arguments else "object storage"
