@@ -78,6 +78,10 @@ class Bench:
         params = self.preset.compose.model_copy(update={"photos": photos, "seed": seed, "recipe": self.recipe})
         return self.run(params, **{name: self.made[name] for name in ("catalog", "poses", "boards", "pool")})
 
+    def teaching(self) -> Manifest:
+        """Synthetic photos that teach a detector: ten times as many as are compared, or as many as the preset has."""
+        return self.composed(photos=min(10 * self.photos, self.preset.compose.photos), seed=0)
+
     def render_params(self, name: str) -> RenderParams:
         """The preset's parameters with a renderer's name."""
         steps = self.steps or self.preset.render.steps
@@ -212,7 +216,7 @@ def resume(bench: Bench) -> dict[str, float]:
 def readable(bench: Bench) -> dict[str, float]:
     """cAcc, threshold from val, of a detector taught by synthetic photos: on others, and on the same ones rendered."""
     synthetic = bench.composed(photos=bench.photos, seed=1)
-    checkpoint = _taught(bench, [bench.composed(photos=bench.preset.compose.photos, seed=0)], mix=(1.0,))
+    checkpoint = _taught(bench, [bench.teaching()], mix=(1.0,))
     result: dict[str, float] = {}
     for name in bench.renderers:
         rendered = bench.rendered(name, synthetic=synthetic)
@@ -231,7 +235,7 @@ def readable(bench: Bench) -> dict[str, float]:
 
 def detector(bench: Bench) -> dict[str, float]:
     """Averaged test cAcc of the same training on synthetic, rendered and both."""
-    synthetic, test = bench.composed(photos=bench.preset.compose.photos, seed=0), bench.split("test")
+    synthetic, test = bench.teaching(), bench.split("test")
     rows: dict[str, tuple[list[Manifest], tuple[float, ...]]] = {"synthetic": ([synthetic], (1.0,))}
     for name in bench.renderers:
         rendered = bench.rendered_alike(name, synthetic=synthetic)
