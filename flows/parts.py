@@ -40,8 +40,8 @@ def stage_names(preset: Preset) -> list[str]:
     names += render_stage_names(preset)
     for rung in ("source", "render", *image_rounds(preset), "instance_level"):
         if rung not in ("source", "render"):
-            turned = [f"predict.{rung}.pool.turned{turns}" for turns in preset.other_views]
-            names += [f"predict.{rung}.pool", *turned, f"select.{rung}"]
+            others = [f"predict.{rung}.pool{view.title}" for view in preset.other_views]
+            names += [f"predict.{rung}.pool", *others, f"select.{rung}"]
             if preset.feedback and rung == image_rounds(preset)[0]:
                 names += ["prune.feedback", "compose.feedback", "render.feedback"]
         names += [f"train.{rung}", f"predict.{rung}.val", f"predict.{rung}.test", f"evaluate.{rung}"]

@@ -17,7 +17,7 @@ from storage.formats.dataset import own_boards
 from storage.manifest import Manifest
 from storage.reviews import reviews_for
 from tasks.ingest import dataset_root, files_digest
-from tasks.params import GatherParams, IngestParams
+from tasks.params import GatherParams, IngestParams, View
 
 RUNGS = ("source", "render", "image_level", "instance_level")
 
@@ -189,11 +189,11 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
     """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos."""
     photos = [synthesized.synthetic]
     shared = {"prepared": prepared, "boards": synthesized.boards, "preset": preset}
-    rungs = {"source": _train(run, "source", level="source", photos=photos, init=None, **shared)}
+    rungs = {"source": train_rung(run, "source", level="source", photos=photos, init=None, **shared)}
     if synthesized.rendered is None:
         return rungs
     photos = [synthesized.synthetic, synthesized.rendered]
-    rungs["render"] = _train(run, "render", level="render", photos=photos, init=rungs["source"], **shared)
+    rungs["render"] = train_rung(run, "render", level="render", photos=photos, init=rungs["source"], **shared)
     before = "render"
     for name in (*image_rounds(preset), "instance_level"):
         level = "instance_level" if name == "instance_level" else "image_level"
@@ -212,7 +212,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
             anew = preset.model_copy(update={"render": render})
             photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=anew)
-        rungs[name] = _train(run, name, level=level, photos=[*photos, pseudo], init=rung, **shared)
+        rungs[name] = train_rung(run, name, level=level, photos=[*photos, pseudo], init=rung, **shared)
         before = name
     return rungs
 
@@ -253,19 +253,18 @@ def select_round(
     boards: Manifest,
     preset: Preset,
 ) -> Manifest:
-    """Pseudo-labels of the pool by a checkpoint, which sees each photo in several turns."""
+    """Pseudo-labels of the pool by a checkpoint, which sees each photo in several views."""
 
-    def predictions(turns: int) -> Manifest:
-        parameters = preset.predict.model_copy(update={"turns": turns})
-        title = f"predict.{name}.pool" + (f".turned{turns}" if turns else "")
-        return run.stage(title, parameters, checkpoint=checkpoint, photos=prepared.pool)
+    def predictions(view: View) -> Manifest:
+        parameters = preset.predict.model_copy(update={"view": view})
+        return run.stage(f"predict.{name}.pool{view.title}", parameters, checkpoint=checkpoint, photos=prepared.pool)
 
     return run.stage(
         f"select.{name}",
         preset.select[level],
         pool=prepared.pool,
-        predictions=predictions(0),
-        other_views=[predictions(turns) for turns in preset.other_views],
+        predictions=predictions(View()),
+        other_views=[predictions(view) for view in preset.other_views],
         boards=boards,
         val=prepared.val,
         val_predictions=val_predictions,
@@ -273,7 +272,7 @@ def select_round(
     )
 
 
-def _train(
+def train_rung(
     run: Runner,
     name: str,
     *,
@@ -284,6 +283,7 @@ def _train(
     boards: Manifest,
     preset: Preset,
 ) -> Rung:
+    """Train and evaluate a rung, from the checkpoint of `init` or from pretrained weights."""
     params, synthesis = preset.train[level], None
     if params.stream:
         params = params.model_copy(update={"synthesis": preset.compose})

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +27,7 @@ from tasks.params import (
     SelectParams,
     StageParams,
     TrainParams,
+    View,
 )
 
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
@@ -37,7 +37,7 @@ RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4
 class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
-    `image_rounds`: how often whole photos are selected and learnt from. `other_views`: quarter turns in which pool
+    `image_rounds`: how often whole photos are selected and learnt from. `other_views`: in which other views pool
     photos are predicted again; selection wants the views to agree. `feedback`: whether views are weighed, and photos
     composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the renderer `auto`
     tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels. `retrain_share`: how
@@ -60,7 +60,7 @@ class Preset(BaseModel):
     select: dict[str, SelectParams]
     predict: PredictParams = PredictParams()
     image_rounds: int = Field(default=1, ge=1)
-    other_views: tuple[Literal[1, 2, 3], ...] = (2,)
+    other_views: tuple[View, ...] = (View(turns=2), View(zoom=0.8))
     feedback: bool = False
     evaluate: EvaluateParams = EvaluateParams()
     retrain_share: float = Field(default=0.12, gt=0, le=1)
@@ -158,7 +158,8 @@ def micro() -> Preset:
         render=RenderParams(steps=4, photos=6, batch=1, crop=48, channels=4, blocks=1, critic_channels=4, save_every=2),
         trial_steps=2,
         train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
-        select=_selections(confident_score=0.02, doubtful_score=0.02, tolerance=99, stray_area=99),
+        other_views=(View(turns=2),),
+        select=_selections(confident_score=0.02, doubtful_score=0.02, precision=0, tolerance=99, stray_area=99),
         evaluate=EvaluateParams(resamplings=50, pictures=2),
     )
 

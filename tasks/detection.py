@@ -20,8 +20,10 @@ from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
 from tasks.fitting import fit_photo
+from tasks.params import View
 
 FORMAT = "tally-dpsnet-4"
+AS_IT_IS = View()
 _LEAST_SIDE = 1.0
 
 
@@ -121,24 +123,23 @@ def to_batch(photos: Sequence[Picture], *, device: torch.device | str = "cpu") -
 
 
 @torch.inference_mode()
-def detect(detector: Detector, photos: Iterable[Picture], *, turns: int = 0) -> list[PhotoDetections]:
+def detect(detector: Detector, photos: Iterable[Picture], *, view: View = AS_IT_IS) -> list[PhotoDetections]:
     """Products in photos (uint8 [H, W, 3], any sizes): boxes in each photo's own pixels, all above the score floor.
 
-    With `turns` the network sees the photos after that many quarter turns anticlockwise: another view of the same
-    products, whose boxes and density come back in the photos' own frames.
+    Whatever `view` of the photos the network has, boxes and density come back in the photos' own frames.
     """
-    seen = [np.rot90(photo_HW3, turns) for photo_HW3 in photos]
-    size, side = detector.image_size, padded_size(detector.image_size)
+    seen = [np.rot90(photo_HW3[:, ::-1] if view.mirrored else photo_HW3, view.turns) for photo_HW3 in photos]
+    size = round(view.zoom * detector.image_size)
+    side = padded_size(size)
     fitted = [fit_photo(np.ascontiguousarray(photo_HW3), size=size, side=side) for photo_HW3 in seen]
     device = next(detector.network.parameters()).device
     detections, density_BChw = detector.network(to_batch([photo for photo, _ in fitted], device=device))
-    return [
-        PhotoDetections(
-            objects=_objects(found, factor=factor, turns=turns, shape=photo_HW3.shape, categories=detector.categories),
-            density_Chw=_density(density_Chw, turns=turns, shape=photo_HW3.shape, factor=factor),
-        )
-        for found, density_Chw, (_, factor), photo_HW3 in zip(detections, density_BChw, fitted, seen, strict=True)
-    ]
+    read = []
+    for found, density_Chw, (_, factor), photo_HW3 in zip(detections, density_BChw, fitted, seen, strict=True):
+        shown = _Shown(shape=photo_HW3.shape, factor=factor, turns=view.turns, mirrored=view.mirrored)
+        objects = _objects(found, shown=shown, categories=detector.categories)
+        read.append(PhotoDetections(objects=objects, density_Chw=_density(density_Chw, shown=shown)))
+    return read
 
 
 def turn_back(boxes_N4: NDArray[np.float32], *, turns: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -151,20 +152,32 @@ def turn_back(boxes_N4: NDArray[np.float32], *, turns: int, shape: tuple[int, ..
     return boxes_N4
 
 
-def _density(density_Chw: Tensor, *, turns: int, shape: tuple[int, ...], factor: float) -> NDArray[np.float32]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """A photo as the network saw it: of `shape` (H, W, …) after turning, then scaled by `factor`."""
+
+    shape: tuple[int, ...]
+    factor: float
+    turns: int
+    mirrored: bool
+
+
+def _density(density_Chw: Tensor, *, shown: _Shown) -> NDArray[np.float32]:
     """The map's cells that lie on the photo, not on its frame, turned back."""
-    rows, columns = (math.ceil(side * factor / COUNT_STRIDE) for side in shape[:2])
-    return np.ascontiguousarray(np.rot90(density_Chw[:, :rows, :columns].cpu().numpy(), -turns, axes=(1, 2)))
+    rows, columns = (math.ceil(side * shown.factor / COUNT_STRIDE) for side in shown.shape[:2])
+    turned_Chw = np.rot90(density_Chw[:, :rows, :columns].cpu().numpy(), -shown.turns, axes=(1, 2))
+    return np.ascontiguousarray(turned_Chw[..., ::-1] if shown.mirrored else turned_Chw)
 
 
-def _objects(
-    found: dict[str, Tensor], *, factor: float, turns: int, shape: tuple[int, ...], categories: Sequence[Category]
-) -> tuple[ManifestObject, ...]:
-    height, width = shape[:2]
-    boxes_N4 = np.clip((found["boxes"] / factor).cpu().numpy(), 0, np.array([width, height] * 2, np.float32))
+def _objects(found: dict[str, Tensor], *, shown: _Shown, categories: Sequence[Category]) -> tuple[ManifestObject, ...]:
+    height, width = shown.shape[:2]
+    boxes_N4 = np.clip((found["boxes"] / shown.factor).cpu().numpy(), 0, np.array([width, height] * 2, np.float32))
     # What was found beside the photo, on the frame that makes it square, is no product.
     on_photo_N = (boxes_N4[:, 2:] - boxes_N4[:, :2] >= _LEAST_SIDE).all(axis=1)
-    boxes_N4 = turn_back(boxes_N4, turns=turns, shape=shape)[on_photo_N]
+    boxes_N4 = turn_back(boxes_N4, turns=shown.turns, shape=shown.shape)[on_photo_N]
+    if shown.mirrored:
+        across = height if shown.turns % 2 else width
+        boxes_N4 = np.stack([across - boxes_N4[:, 2], boxes_N4[:, 1], across - boxes_N4[:, 0], boxes_N4[:, 3]], axis=1)
     scores_N, labels_N = (found[name].cpu().numpy()[on_photo_N].tolist() for name in ("scores", "labels"))
     return tuple(
         ManifestObject(

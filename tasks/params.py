@@ -366,12 +366,31 @@ class CompareParams(StageParams):
     )
 
 
+class View(BaseModel):
+    """How the network sees a photo: swapped, then turned, then scaled."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    mirrored: bool = Field(default=False, description="left and right swapped; print can't be read then")
+    turns: Literal[0, 1, 2, 3] = Field(default=0, description="quarter turns anticlockwise")
+    zoom: float = Field(default=1.0, ge=0.25, le=4, description="size in the network, relative to that of training")
+
+    @property
+    def title(self) -> str:
+        """The view in a stage's name, ".turned2.zoomed80"; "" for the photo as it is."""
+        parts = (
+            ".mirrored" if self.mirrored else "",
+            f".turned{self.turns}" if self.turns else "",
+            f".zoomed{round(100 * self.zoom)}" if self.zoom != 1 else "",
+        )
+        return "".join(parts)
+
+
 class PredictParams(StageParams):
     """Detections and counts for photos."""
 
     stage: ClassVar[str] = "predict"
     batch: int = Field(default=8, ge=1, description="photos that go through the network together")
-    turns: Literal[0, 1, 2, 3] = Field(default=0, description="quarter turns before the network sees a photo")
+    view: View = Field(default=View(), description="how the network sees the photos")
     keep_density: int = Field(default=8, ge=0, description="first photos whose density map is kept as .npy")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")
 
@@ -380,9 +399,18 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
+    )
+    rule: Literal["views", "paper", "all"] = Field(
+        default="views",
+        description="which photos are taken whole: those on which all views agree; those where as many detections "
+        "reach the score as the counting view says (the paper's rule); or all, without a choice",
+    )
+    most: int | None = Field(default=None, ge=0, description="most photos taken, drawn evenly of them; none: no limit")
+    precision: float = Field(
+        default=0.9, ge=0, le=1, description="least expected share of right items in a photo taken whole"
     )
     confident_score: float = Field(default=0.8, ge=0, le=1, description="score from which a detection is trusted")
     doubtful_score: float = Field(default=0.3, ge=0, le=1, description="score below which a detection is ignored")

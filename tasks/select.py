@@ -12,7 +12,7 @@ and the counts first. Every photo gets a row "pseudo/<stem>" that says why it wa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
@@ -30,10 +30,11 @@ from tasks.evaluation_analysis import RIGHT, match
 from tasks.evaluation_set import from_manifests
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
-from tasks.selection import Judged, as_ignored, boxes_of, judge, objection, sku_histogram, stray_region
+from tasks.selection import Counts, Judged, as_ignored, boxes_of, judge, objection, sku_histogram, stray_region
 from tasks.stage import stage
 
 _BOX_SLACK = 0.06
+_TAKEN = {"views": "both views agree", "paper": "both views say the same number", "all": "taken without a choice"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +57,12 @@ class PoolPhoto:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predicted:
-    """A pool photo with what the model sees in it: detections, those in augmented views, the counting view's count."""
+    """A pool photo with what the model sees in it: detections, those in augmented views, the counting view's counts."""
 
     photo: PoolPhoto
     objects: tuple[ManifestObject, ...]
     other_views: tuple[tuple[ManifestObject, ...], ...]
-    count: float
+    counts: Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,12 @@ def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[
     if count is None:
         raise ValueError(f"select: expected the counting view's count of {photo.item_id}, got none; predict again")
     objects, *others = [tuple(item for item in row.objects if item.status == "ok") for row in found]
-    return Predicted(photo=photo, objects=objects, other_views=tuple(others), count=float(count))
+    counts = Counts(
+        total=float(count),
+        by_channel=tuple(float(one) for one in found[0].attributes.get("counts", ())),
+        channel_of={int(category): channel for category, channel in predictions.content.get("channels", {}).items()},
+    )
+    return Predicted(photo=photo, objects=objects, other_views=tuple(others), counts=counts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,8 +148,8 @@ def calibrated(seen: Predicted, *, calibration: ValCalibration) -> Predicted:
     if calibration == ValCalibration():
         return seen
     views = [_calibrated(view, calibration.scores) for view in (seen.objects, *seen.other_views)]
-    count = seen.count * calibration.count_scale
-    return replace(seen, objects=views[0], other_views=tuple(views[1:]), count=count)
+    counts = seen.counts.scaled(calibration.count_scale)
+    return replace(seen, objects=views[0], other_views=tuple(views[1:]), counts=counts)
 
 
 def _calibrated(objects: Sequence[ManifestObject], calibration: Calibration) -> tuple[ManifestObject, ...]:
@@ -166,7 +172,7 @@ def select_photo(
     everything_N4 = grown(boxes_of([*judged.trusted, *judged.doubtful]), margin=_BOX_SLACK)
     lit = closest_board(photo_HW3, boards=list(boards), boxes_N4=everything_N4)
     strays_N4 = _strays(lit, judged=judged, params=params)
-    against = objection(judged, count=seen.count, strays=len(strays_N4), params=params)
+    against = objection(judged, counts=seen.counts, strays=len(strays_N4), params=params)
     row = partial(_row, seen, judged=judged, strays=len(strays_N4))
     verdict = (verdicts or {}).get(("pseudo", pseudo_id(seen.photo), label_text(judged.trusted)))
     if verdict == "bad":
@@ -174,7 +180,7 @@ def select_photo(
     if verdict == "good":
         return Selected(row=row(mode="image", objects=judged.trusted, reason="a person marked this list as good"))
     if not against:
-        return Selected(row=row(mode="image", objects=judged.trusted, reason="both views agree"))
+        return Selected(row=row(mode="image", objects=judged.trusted, reason=_TAKEN[params.rule]))
     if params.mode == "image":
         return Selected(row=row(status="rejected", reason=against))
     ignored = [*map(as_ignored, judged.doubtful), *map(stray_region, strays_N4.tolist())]
@@ -196,7 +202,7 @@ def pseudo_id(photo: PoolPhoto) -> str:
 
 
 def _strays(lit: LitBoard | None, *, judged: Judged, params: SelectParams) -> np.ndarray:
-    if lit is None:
+    if lit is None or params.rule != "views":
         return np.empty((0, 4), np.float32)
     item = float(np.median(area(boxes_of(judged.trusted))))
     return stray_boxes(lit, contrast=params.stray_contrast, least_area=params.stray_area * item)
@@ -218,7 +224,7 @@ def _row(
     if status != "ok":
         objects = (*judged.trusted, *map(as_ignored, judged.doubtful))
     attributes: dict[str, JSON] = {
-        "count": seen.count,
+        "count": seen.counts.total,
         "trusted": len(judged.trusted),
         "doubtful": len(judged.doubtful),
         "strays": strays,
@@ -263,6 +269,27 @@ def guard_rails(rows: Sequence[ManifestRow]) -> dict[str, JSON]:
     }
 
 
+def at_most(decided: Iterable[Selected], *, most: int | None) -> Iterator[Selected]:
+    """The same decisions; photos taken after the first `most` (None: no limit) are rejected."""
+    taken = 0
+    for one in decided:
+        surplus = most is not None and taken >= most and one.row.status == "ok"
+        yield Selected(row=_not_drawn(one.row, most=most)) if surplus else one
+        taken += one.row.status == "ok"
+
+
+def _not_drawn(row: ManifestRow, *, most: int | None) -> ManifestRow:
+    bare = replace(row, path="", url="", digest="", bytes=0, media_type="", quality=None, status="rejected")
+    return replace(bare, reason=f"not drawn: at most {most} photos are taken ({row.reason})")
+
+
+def _keep(context: StageContext, selected: Selected) -> ManifestRow:
+    if selected.painted is None:
+        return context.add(selected.row)
+    row = replace(selected.row, digest="", bytes=0, media_type="image/jpeg")
+    return context.put(selected.painted, path=f"photos/{row.item_id.split('/', 1)[1]}.jpg", row=row)
+
+
 @stage(SelectParams)
 def select(
     context: StageContext,
@@ -289,16 +316,15 @@ def select(
 
     verdicts = verdicts_of(reviews)
 
-    def decide(seen: Predicted) -> ManifestRow:
+    def decide(seen: Predicted) -> Selected:
         photo_HW3 = context.read_rgb(seen.photo.as_row)
-        selected = select_photo(photo_HW3, seen=seen, boards=pictures, params=params, verdicts=verdicts)
-        if selected.painted is None:
-            return context.add(selected.row)
-        row = replace(selected.row, digest="", bytes=0, media_type="image/jpeg")
-        return context.put(selected.painted, path=f"photos/{row.item_id.split('/', 1)[1]}.jpg", row=row)
+        return select_photo(photo_HW3, seen=seen, boards=pictures, params=params, verdicts=verdicts)
 
     photos = [predicted(unlabelled(row), predictions=predictions, other_views=other_views) for row in pool.ok]
-    rows = list(context.map(decide, [calibrated(seen, calibration=calibration) for seen in photos]))
+    if params.most is not None:
+        context.generator("order").shuffle(photos)
+    decided = context.map(decide, [calibrated(seen, calibration=calibration) for seen in photos], what="photos judged")
+    rows = [_keep(context, one) for one in at_most(decided, most=params.most)]
     figures = guard_rails(rows)
     context.metadata["guard_rails"] = figures
     context.metadata["calibration"] = {**asdict(calibration.scores), "count_scale": calibration.count_scale}

@@ -2,14 +2,15 @@
 
 Image level: a photo is taken whole when the detection view and the counting view agree on the number of products and
 nothing about it is doubtful. Instance level: of the other photos, the trusted items are taken and the doubtful ones
-are erased (DPSNet, IEEE TMM 2021, section III; there the agreement is tuned with the truth of the test photos).
+are erased (DPSNet, IEEE TMM 2021, section III; there the agreement is tuned with the truth of the test photos). The
+paper's own rule and no rule at all are there to compare with.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +28,25 @@ class Judged:
     trusted: tuple[ManifestObject, ...]
     doubtful: tuple[ManifestObject, ...]
 
+    @property
+    def precision(self) -> float:
+        """The expected share of right items among the trusted ones, of which there are some."""
+        return sum(_score(item) for item in self.trusted) / len(self.trusted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What the counting view says: the number of products, and where it counts in several channels (of
+    super-categories or products) the number in each, with the channel of every category."""
+
+    total: float
+    by_channel: tuple[float, ...] = ()
+    channel_of: Mapping[int, int] = field(default_factory=dict)
+
+    def scaled(self, factor: float) -> Counts:
+        """All numbers times a factor."""
+        return replace(self, total=factor * self.total, by_channel=tuple(factor * one for one in self.by_channel))
+
 
 def boxes_of(objects: Iterable[ManifestObject]) -> Boxes:
     """Boxes of objects, xyxy float32 [N, 4]."""
@@ -39,9 +59,13 @@ def judge(
     """Sort a photo's detections into trusted and doubtful ones; what scores below `doubtful_score` is neither.
 
     `other_views` are the detections in augmented views of the same photo, mapped back into its frame: an item that
-    another view does not show is doubtful, and so is an item that only another view trusts.
+    another view does not show is doubtful, and so is an item that only another view trusts. Rules other than "views"
+    know no doubt: what does not reach `confident_score` is not there.
     """
     winners = _winners(objects, params=params)
+    if params.rule != "views":
+        confident = [item for item in winners if _score(item) >= params.confident_score]
+        return Judged(trusted=tuple(replace(item, reason="") for item in confident), doubtful=())
     views = [_winners(view, params=params) for view in other_views]
     judged = [_judged(item, params=params, views=views) for item in winners]
     unseen = [item for view in views for item in _only_there(view, known=winners, params=params)]
@@ -103,17 +127,37 @@ def _only_there(
     ]
 
 
-def objection(judged: Judged, *, count: float, strays: int, params: SelectParams) -> str:
+def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectParams) -> str:
     """Why a photo is not taken whole; "" where nothing speaks against it."""
     trusted = len(judged.trusted)
     if not trusted:
         return "nothing trusted"
+    if params.rule == "all":
+        return ""
+    if params.rule == "paper":
+        return "" if trusted == round(counts.total) else _miscounted(trusted, counts.total)
     if judged.doubtful:
         return f"{len(judged.doubtful)} doubtful: {judged.doubtful[0].reason}"
     if strays:
         return f"{strays} unexplained on the board"
-    if abs(trusted - count) > params.tolerance:
-        return f"{trusted} trusted, counting view says {count:.2f}"
+    if judged.precision < params.precision:
+        return f"expected precision {judged.precision:.2f} below {params.precision:g}"
+    if abs(trusted - counts.total) > params.tolerance:
+        return _miscounted(trusted, counts.total)
+    return _channel_objection(judged.trusted, counts=counts, tolerance=params.tolerance)
+
+
+def _miscounted(trusted: int, count: float) -> str:
+    return f"{trusted} trusted, counting view says {count:.2f}"
+
+
+def _channel_objection(trusted: Sequence[ManifestObject], *, counts: Counts, tolerance: float) -> str:
+    """The first channel of the counting view that disagrees: right totals may hide two errors."""
+    found = Counter(counts.channel_of.get(item.category) for item in trusted)
+    for channel, count in enumerate(counts.by_channel):
+        if abs(found[channel] - count) > tolerance:
+            skus = sorted({item.sku for item in trusted if counts.channel_of.get(item.category) == channel})
+            return f"{_miscounted(found[channel], count)} in channel {channel} ({', '.join(skus) or 'nothing found'})"
     return ""
 
 

@@ -8,6 +8,7 @@ from models.dpsnet import DPSNet, DPSNetConfig
 from storage.catalog import Category
 from tasks.confidence import UNTRAINED
 from tasks.detection import Detector, decode_config, detect, encode_config, load_detector, turn_back
+from tasks.params import View
 
 CONFIG = DPSNetConfig(classes=2, width=8, head_width=16, proposals=10, samples=8, strides=(8, 16, 32), score_floor=0.0)
 CATEGORIES = (Category(id=3, sku="tea"), Category(id=9, sku="oats"))
@@ -54,10 +55,11 @@ def _photo(box, *, height=96, width=128):
     return photo
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_detect__boxes_and_density_come_back_in_the_photos_frame(turns):
+def test_detect__boxes_and_density_come_back_in_the_photos_frame(turns, mirrored):
     box = (16, 24, 48, 80)
-    (found,) = detect(_detector(), [_photo(box)], turns=turns)
+    (found,) = detect(_detector(), [_photo(box)], view=View(turns=turns, mirrored=mirrored))
     (item,) = found.objects
     assert (item.category, item.sku) == (9, "oats")
     np.testing.assert_allclose(item.box, box, atol=2.1)
@@ -65,6 +67,15 @@ def test_detect__boxes_and_density_come_back_in_the_photos_frame(turns):
     assert found.density_Chw.shape == (1, 6, 8)
     brightest = np.unravel_index(found.density_Chw[0].argmax(), (6, 8))
     assert 1 <= brightest[0] <= 4 and 1 <= brightest[1] <= 2
+
+
+@pytest.mark.parametrize("zoom", [0.5, 0.8, 1.5])
+def test_detect__a_zoomed_view_finds_the_same_place(zoom):
+    box = (16, 24, 48, 80)
+    (found,) = detect(_detector(), [_photo(box)], view=View(zoom=zoom))
+    np.testing.assert_allclose(found.objects[0].box, box, atol=2.1 / min(zoom, 1))
+    height, width = found.density_Chw.shape[1:]
+    assert width / height == pytest.approx(128 / 96, rel=0.2)
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 4])

@@ -12,7 +12,7 @@ from storage.manifest import ManifestRow
 from storage.store import Store
 from tasks.confidence import UNTRAINED
 from tasks.detection import encode_config
-from tasks.params import PredictParams
+from tasks.params import PredictParams, View
 from tasks.predict import predict
 from tasks.stage import run_stage_locally
 
@@ -99,7 +99,7 @@ def test_predict__batches_change_nothing_that_matters(store, checkpoint, photos)
 
 
 def test_predict__turned_views_find_the_photo_in_its_own_frame(store, checkpoint, photos):
-    straight, turned = (_predict(store, checkpoint, photos, turns=turns) for turns in (0, 1))
+    straight, turned = (_predict(store, checkpoint, photos, view=View(turns=turns)) for turns in (0, 1))
     assert straight.content_digest != turned.content_digest
     for row in turned.rows:
         assert all(0 <= x0 < x1 <= row.width and 0 <= y0 < y1 <= row.height for x0, y0, x1, y1 in boxes_of(row))

@@ -13,7 +13,7 @@ from tasks.params import SelectParams
 from tasks.select import calibration_on, predicted, select, unlabelled
 from tasks.stage import run_stage_locally
 
-PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3)
+PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, precision=0)
 BOXES = {"left": (20, 20, 80, 80), "right": (130, 30, 200, 90), "low": (60, 140, 140, 200)}
 
 
@@ -260,3 +260,20 @@ def test_predicted__missing_prediction_or_count(store):
         predicted(photo, predictions=blind)
     with pytest.raises(ValueError, match="got none for pool/b"):
         predicted(replace(photo, item_id="pool/b"), predictions=blind)
+
+
+def test_select__a_limit_draws_of_what_would_be_taken(store):
+    given = inputs(store)
+    everything = PARAMS.model_copy(update={"rule": "all", "mode": "image"})
+    all_of_them = run_stage_locally(select, everything, store=store, **given)
+    assert [row.item_id for row in all_of_them.ok] == [
+        f"pseudo/{name}" for name in ("miscounted", "part", "stray", "whole")
+    ]
+    drawn = set()
+    for seed in range(12):
+        made = run_stage_locally(select, everything.model_copy(update={"most": 2, "seed": seed}), store=store, **given)
+        assert len(made.ok) == 2 and len(made.rows) == len(all_of_them.rows)
+        drawn |= {row.item_id for row in made.ok}
+        reasons = {row.reason for row in made.rows if row.status == "rejected"} - {"nothing trusted"}
+        assert reasons == {"not drawn: at most 2 photos are taken (taken without a choice)"}
+    assert drawn == {row.item_id for row in all_of_them.ok}

@@ -2,9 +2,9 @@ import pytest
 
 from storage.manifest import ManifestObject
 from tasks.params import SelectParams
-from tasks.selection import Judged, as_ignored, judge, objection, sku_histogram, stray_region
+from tasks.selection import Counts, Judged, as_ignored, judge, objection, sku_histogram, stray_region
 
-PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, nms=0.5, tolerance=0.5)
+PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, nms=0.5, tolerance=0.5, precision=0)
 
 
 def item(score, *, sku=1, x=0.0, shift=0.0):
@@ -79,9 +79,38 @@ def test_judge__nothing_seen():
 def test_objection__first_thing_that_speaks_against_the_photo(trusted, doubtful, strays, count, reason):
     seen = [item(0.9, x=200 * place) for place in range(trusted)]
     seen += [item(0.5, x=200 * place, sku=2) for place in range(5, 5 + doubtful)]
-    assert objection(judge(seen, params=PARAMS), count=count, strays=strays, params=PARAMS) == reason
+    assert objection(judge(seen, params=PARAMS), counts=Counts(total=count), strays=strays, params=PARAMS) == reason
 
 
 def test_sku_histogram__ignored_places_do_not_count():
     objects = [item(0.9), item(0.9), item(0.9, sku=2), as_ignored(item(0.5)), stray_region((0, 0, 5, 5))]
     assert sku_histogram(objects) == {"sku-1": 2, "sku-2": 1}
+
+
+def test_objection__right_totals_with_wrong_channels():
+    judged = judge([item(0.9), item(0.9, x=200)], params=PARAMS)
+    channels = {"by_channel": (1.0, 1.1), "channel_of": {1: 0, 2: 1}}
+    said = objection(judged, counts=Counts(total=2.1, **channels), strays=0, params=PARAMS)
+    assert said == "2 trusted, counting view says 1.00 in channel 0 (sku-1)"
+    mixed = judge([item(0.9), item(0.9, sku=2, x=200)], params=PARAMS)
+    assert objection(mixed, counts=Counts(total=2.1, **channels), strays=0, params=PARAMS) == ""
+
+
+def test_objection__few_items_are_expected_to_be_right():
+    params = PARAMS.model_copy(update={"precision": 0.9})
+    judged = judge([item(0.95), item(0.83, x=200)], params=params)
+    assert judged.precision == pytest.approx(0.89)
+    said = objection(judged, counts=Counts(total=2), strays=0, params=params)
+    assert said == "expected precision 0.89 below 0.9"
+
+
+@pytest.mark.parametrize(
+    ("rule", "count", "reason"),
+    [("paper", 2.4, ""), ("paper", 2.6, "2 trusted, counting view says 2.60"), ("all", 9.0, "")],
+)
+def test_objection__rules_to_compare_with(rule, count, reason):
+    params = PARAMS.model_copy(update={"rule": rule, "precision": 1.0})
+    seen = [item(0.9), item(0.85, sku=2, shift=5), item(0.9, x=200), item(0.5, x=400)]
+    judged = judge(seen, params=params, other_views=[[]])
+    assert scores(judged.trusted) == [0.9, 0.9] and judged.doubtful == ()
+    assert objection(judged, counts=Counts(total=count), strays=3, params=params) == reason

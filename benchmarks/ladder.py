@@ -1,0 +1,274 @@
+"""The ladder of iterative distillation on test, by seed, beside other ways to choose pseudo-labels.
+
+    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 1] [--json]
+
+paper          source only, photos composed by the paper's recipe
+source         source only, photos as in life
+render         + rendered photos
+image_level    + pool photos on which all views agree
+instance_level + the confident items of the others
+random         image level, but as many photos drawn at random, with whatever reaches the score
+everything     image level, but every pool photo, with whatever reaches the score
+paper_rule     image level by the paper's rule: as many detections as the counting view says
+
+Figures are those of test at the threshold that val chose. `--share` shortens every training alike. What a seed changes
+are the trainings. Every training is kept in the store: a benchmark that was stopped goes on where it was, and after
+each training its figures are printed. The last rows compare the estimated precision of accepted photos with the true
+one on val, each half of it judged by what the other half taught.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from benchmarks.stages import print_result, stage_arguments
+from flows.pipeline import (
+    DatasetChoice,
+    Prepared,
+    Rung,
+    Synthesized,
+    image_rounds,
+    prepare,
+    select_round,
+    synthesize,
+    train_rung,
+)
+from flows.presets import PRESETS, Preset
+from flows.runner import LocalRunner
+from storage.boxes import iou_matrix
+from storage.manifest import Manifest, ManifestObject, referenced
+from storage.store import Store
+from tasks.params import ComposeParams, View
+from tasks.selection import boxes_of
+
+FIGURES = ("cAcc", "ACD", "mAP50")
+_SAME_PLACE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Climb:
+    """One seed's way up the ladder: what all rungs share, and what has been reached."""
+
+    run: LocalRunner
+    preset: Preset
+    prepared: Prepared
+    synthesized: Synthesized
+    seed: int
+    reached: dict[str, dict[str, float]]
+
+    def train(self, name: str, *, level: str, photos: list[Manifest], init: Rung | None) -> Rung:
+        """A rung; its figures are printed and kept."""
+        rung = train_rung(
+            self.run,
+            name,
+            level=level,
+            photos=photos,
+            init=init,
+            prepared=self.prepared,
+            boards=self.synthesized.boards,
+            preset=self.preset,
+        )
+        self.reached[name] = figures_of(rung)
+        shown = "  ".join(f"{key} {value:.3f}" for key, value in self.reached[name].items())
+        print(f"seed {self.seed}  {name:<14}  {shown}", file=sys.stderr, flush=True)
+        return rung
+
+    def select(self, name: str, *, level: str, by: Rung, **changes: Any) -> Manifest:  # noqa: ANN401 - parameters
+        """Pseudo-labels of the pool by a rung, with changed parameters of selection."""
+        select = {**self.preset.select, level: self.preset.select[level].model_copy(update=changes)}
+        return select_round(
+            self.run,
+            name,
+            level=level,
+            checkpoint=by.checkpoint,
+            val_predictions=by.val_predictions,
+            prepared=self.prepared,
+            boards=self.synthesized.boards,
+            preset=self.preset.model_copy(update={"select": select}),
+        )
+
+
+def figures_of(rung: Rung) -> dict[str, float]:
+    """Test cAcc, ACD and mAP50 averaged over the levels, and cAcc of each level."""
+    levels = rung.report["honest"]
+    figures = {name: float(levels["averaged"][name]) for name in FIGURES}
+    return figures | {f"cAcc_{level}": float(levels[level]["cAcc"]) for level in levels if level != "averaged"}
+
+
+def shortened(preset: Preset, *, share: float, seed: int) -> Preset:
+    """The preset with trainings of a share of the steps, seeded."""
+    train = {
+        name: params.model_copy(
+            update={
+                "steps": max(1, round(share * params.steps)),
+                "evaluate_every": max(1, round(share * params.evaluate_every)),
+                "seed": seed,
+            }
+        )
+        for name, params in preset.train.items()
+    }
+    select = {name: params.model_copy(update={"seed": seed}) for name, params in preset.select.items()}
+    return preset.model_copy(update={"train": train, "select": select})
+
+
+def paper_photos(run: LocalRunner, *, prepared: Prepared, synthesized: Synthesized, compose: ComposeParams) -> Manifest:
+    """Synthetic photos by the paper's recipe, of the same sprites on the same boards."""
+    params = compose.model_copy(update={"recipe": "paper"})
+    inputs = {"catalog": prepared.catalog, "poses": prepared.poses, "pool": prepared.pool}
+    return run.stage("compose.paper", params, boards=synthesized.boards, **inputs)
+
+
+def climb(ladder: Climb) -> Rung:
+    """All rungs in their order; returns the one before pool photos come in."""
+    synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
+    if rendered is None:
+        raise ValueError("ladder: expected a data set with a pool, got none")
+    paper = paper_photos(
+        ladder.run, prepared=ladder.prepared, synthesized=ladder.synthesized, compose=ladder.preset.compose
+    )
+    ladder.train("paper", level="source", photos=[paper], init=None)
+    source = ladder.train("source", level="source", photos=[synthetic], init=None)
+    render = before = ladder.train("render", level="render", photos=[synthetic, rendered], init=source)
+    for name in (*image_rounds(ladder.preset), "instance_level"):
+        level = "instance_level" if name == "instance_level" else "image_level"
+        pseudo = ladder.select(name, level=level, by=before)
+        note_selection(ladder, name, pseudo=pseudo)
+        before = ladder.train(name, level=level, photos=[synthetic, rendered, pseudo], init=before)
+    return render
+
+
+def note_selection(ladder: Climb, name: str, *, pseudo: Manifest) -> None:
+    """Keep how many photos were taken, and how right their items are estimated to be."""
+    taken = [row for row in pseudo.ok if row.objects]
+    scores = [item.score for row in taken for item in row.objects if item.status == "ok" and item.score is not None]
+    ladder.reached[f"{name} selection"] = {"taken": float(len(taken)), "precision": mean(scores) if scores else 0.0}
+
+
+def other_selections(ladder: Climb, *, render: Rung) -> None:
+    """The image level with pseudo-labels chosen in other ways, from the same checkpoint, for as many steps."""
+    synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
+    assert rendered is not None, "checked by the climb"
+    taken = int(ladder.reached["image_level selection"]["taken"])
+    ways: dict[str, dict[str, Any]] = {
+        "random": {"rule": "all", "most": taken, "confident_score": 0.5},
+        "everything": {"rule": "all", "confident_score": 0.5},
+        "paper_rule": {"rule": "paper"},
+    }
+    for name, changes in ways.items():
+        pseudo = ladder.select(name, level="image_level", by=render, **changes)
+        note_selection(ladder, name, pseudo=pseudo)
+        if pseudo.ok:
+            ladder.train(name, level="image_level", photos=[synthetic, rendered, pseudo], init=render)
+
+
+def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:
+    """Estimated and true precision of items in val photos that selection would take; no half of val judges itself."""
+    val, scores, right = ladder.prepared.val, list[float](), list[bool]()
+    views = [
+        ladder.run.stage(
+            f"predict.val{view.title}",
+            ladder.preset.predict.model_copy(update={"view": view}),
+            checkpoint=by.checkpoint,
+            photos=val,
+        )
+        for view in (View(), *ladder.preset.other_views)
+    ]
+    for half in (0, 1):
+        teachers, judged = (_subset(ladder.run.store, val, half=part, bare=part == half) for part in (1 - half, half))
+        made = ladder.run.stage(
+            f"select.val{half}",
+            ladder.preset.select["image_level"],
+            pool=judged,
+            predictions=views[0],
+            other_views=views[1:],
+            boards=ladder.synthesized.boards,
+            val=teachers,
+            val_predictions=views[0],
+        )
+        for row in made.ok:
+            scores += [float(item.score or 0.0) for item in row.objects]
+            right += are_right(row.objects, truth=val.row(row.parents[0]).objects)
+    if not scores:
+        return {"photos' items": 0.0}
+    return {"items": float(len(scores)), "estimated": mean(scores), "true": mean(right)}
+
+
+def are_right(items: Sequence[ManifestObject], *, truth: Sequence[ManifestObject]) -> list[bool]:
+    """Of each item whether a product of its SKU lies there that no item before it has claimed."""
+    iou_NM, claimed, right = iou_matrix(boxes_of(items), boxes_of(truth)), set[int](), list[bool]()
+    for item, iou_M in zip(items, iou_NM, strict=True):
+        fits = [
+            place
+            for place in np.argsort(-iou_M)
+            if iou_M[place] >= _SAME_PLACE and truth[place].category == item.category and int(place) not in claimed
+        ]
+        claimed.update(int(place) for place in fits[:1])
+        right.append(bool(fits))
+    return right
+
+
+def _subset(store: Store, manifest: Manifest, *, half: int, bare: bool) -> Manifest:
+    """Every second photo; `bare`: without what is known of it."""
+    key = f"ladder-{half}-{'bare' if bare else 'labelled'}-{manifest.key}"
+    found = store.find("benchmark", key=key)
+    if found is not None:
+        return found
+    publication = store.begin("benchmark", key=key)
+    for row in manifest.ok[half::2]:
+        publication.add(replace(referenced(row), objects=()) if bare else referenced(row))
+    return publication.commit(metadata={}, content=manifest.content)
+
+
+def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noqa: ANN401 - argparse's namespace
+    """Everything that one seed has to show, by row."""
+    preset = PRESETS[arguments.preset]()
+    preset = preset.model_copy(
+        update={"render": preset.render.model_copy(update={"renderer": arguments.renderer or preset.render.renderer})}
+    )
+    run = LocalRunner(store=Store.open(arguments.store), workers=arguments.workers)
+    prepared = prepare(run, choice=DatasetChoice(dataset=arguments.dataset), preset=preset)
+    synthesized = synthesize(run, prepared=prepared, preset=preset)
+    seeded = shortened(preset, share=arguments.share, seed=seed)
+    ladder = Climb(run=run, preset=seeded, prepared=prepared, synthesized=synthesized, seed=seed, reached={})
+    render = climb(ladder)
+    ladder.reached["calibration on val"] = calibration(ladder, by=render)
+    if not arguments.without_others:
+        other_selections(ladder, render=render)
+    return ladder.reached
+
+
+def summary(seeds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+    """Mean over the seeds of every figure of every row, and the range where there are several seeds."""
+    result: dict[str, Any] = {}
+    for row in seeds[0]:
+        for name in seeds[0][row]:
+            values = [seed[row][name] for seed in seeds if name in seed.get(row, {})]
+            result[f"{row} {name}"] = mean(values)
+            if len(values) > 1:
+                result[f"{row} {name}, range"] = f"{min(values):.3f} to {max(values):.3f}"
+    return result
+
+
+def main() -> None:
+    """Climb once a seed."""
+    parser = stage_arguments(__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="how many trainings of every rung")
+    parser.add_argument("--share", type=float, default=1.0, help="share of the preset's training steps")
+    parser.add_argument("--renderer", default="", help="renderer in place of the preset's")
+    parser.add_argument("--without-others", action="store_true", help="the ladder only, no other ways to choose")
+    arguments = parser.parse_args()
+    seeds = []
+    for seed in range(arguments.seeds):
+        seeds.append(climbed(arguments, seed=seed))
+        title = f"ladder on {arguments.dataset}, preset {arguments.preset}, {len(seeds)} of {arguments.seeds} seeds"
+        print_result(summary(seeds), as_json=arguments.json, title=f"{title}, {arguments.share:g} of the steps")
+
+
+if __name__ == "__main__":
+    main()
