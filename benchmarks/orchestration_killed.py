@@ -101,9 +101,10 @@ def moment(
 
 def without(span: Span, *, calm: Path, place: Path) -> None:
     """The undisturbed run's store (its files are links) without the result of one stage."""
-    store = calm / "store"
-    shutil.copytree(store, place / "store", copy_function=os.link, ignore=shutil.ignore_patterns("scratch"))
-    shutil.rmtree(place / "store" / span.manifest.parent.relative_to(store))
+    unfinished = shutil.ignore_patterns("scratch")
+    shutil.copytree(calm / "store", place / "store", copy_function=os.link, ignore=unfinished)
+    # artifacts/<stage>/<key>
+    shutil.rmtree(place.joinpath("store", *span.manifest.parent.parts[-3:]))
 
 
 def kill_at(span: Span, *, after: float, command: Sequence[str], place: Path) -> int | None:
