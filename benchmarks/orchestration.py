@@ -45,7 +45,9 @@ def measured(row: str, *, dataset: Path, folder: Path, options: Any) -> dict[str
         case "noop":
             return nothing_to_do(dataset, preset=preset, folder=folder, rounds=options.rounds)
         case "share":
-            return share(dataset, preset=preset, folder=folder / "share", effort=options.effort)
+            return share(
+                dataset, preset=preset, folder=folder / "share", effort=options.effort, workers=options.workers
+            )
         case "changes":
             return changes(dataset, preset=preset, folder=folder)
         case "killed":
@@ -60,7 +62,7 @@ def measured(row: str, *, dataset: Path, folder: Path, options: Any) -> dict[str
             return composing(dataset, preset=preset, folder=folder, **counts)
         case _:
             shared = {"preset": preset, "sku": options.sku, "workers": options.workers, "effort": options.effort}
-            return adding_a_product(dataset, folder=folder, **shared)
+            return adding_a_product(dataset, folder=folder, renderer=options.renderer, **shared)
 
 
 def small_copy(dataset: Path, *, folder: Path) -> Path:
@@ -81,6 +83,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="every fourth exemplar, eight photos of each other split")
     parser.add_argument("--photos", type=int, default=4000, help="that dask composes")
     parser.add_argument("--sku", default="", help="the product that is added; the data set's last when not given")
+    parser.add_argument("--renderer", default="", help="of product's runs; the preset's when not given")
     parser.add_argument("--effort", type=float, default=1.0, help="share of the preset's steps and composed photos")
     parser.set_defaults(preset="micro")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ from tasks.params import CompareParams
 
 
 def adding_a_product(
-    dataset: Path, *, preset: str, sku: str, folder: Path, workers: int, effort: float
+    dataset: Path, *, preset: str, sku: str, folder: Path, workers: int, effort: float, renderer: str
 ) -> dict[str, Any]:
     """Times and figures of a retraining beside those of full runs; `sku`: the data set's last product when empty.
 
@@ -41,9 +41,9 @@ def adding_a_product(
         without_product(dataset, sku=sku, out=shop)
     store = Store.open(str(folder / "store"))
     shared = {"preset": preset, "runs": str(folder / "runs"), "workers": workers, "engine": "local", "catalog": "shop"}
-    options = RunOptions(dataset=str(shop), name="before", store=store.url, **shared)
+    options = RunOptions(dataset=str(shop), name="before", store=store.url, renderer=renderer, **shared)
     follow = RetrainOptions(dataset=str(shop), name="retrained", store=store.url, **shared)
-    whole = RunOptions(dataset=str(dataset), name="whole", store=str(folder / "whole"), **shared)
+    whole = RunOptions(dataset=str(dataset), name="whole", store=str(folder / "whole"), renderer=renderer, **shared)
 
     def retraining() -> None:
         add_products(str(arrived), catalog=Catalog(dataset=str(shop), store=store, name="shop", workers=workers))
@@ -55,7 +55,7 @@ def adding_a_product(
         "retrained": retraining,
         "whole": lambda: execute_run(whole, events=print_event),
     }
-    with shortened(preset, effort=effort):
+    with shortened(preset, effort=effort, threads=workers):
         seconds = {name: timed(work, told=folder / f"{name}.json") for name, work in works.items()}
     retrained, whole_run = (read_run(folder / "runs" / name) for name in ("retrained", "whole"))
     rows = {one["name"]: one["rows"] for one in retrained["stages"]}

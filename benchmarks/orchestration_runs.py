@@ -131,7 +131,7 @@ def dvc_project(sizes: list[list[int]], *, folder: Path) -> list[str]:
     return dvc
 
 
-def share(dataset: Path, *, preset: str, folder: Path, effort: float) -> dict[str, Any]:
+def share(dataset: Path, *, preset: str, folder: Path, effort: float, workers: int) -> dict[str, Any]:
     """What a run through Prefect takes besides its stages: start, server, keys, processes, artifacts, report.
 
     It hardly depends on how long the stages take, so an `effort` below 1 shortens them; the last figure is the share in
@@ -139,8 +139,8 @@ def share(dataset: Path, *, preset: str, folder: Path, effort: float) -> dict[st
     """
     where = {"store": str(folder / "store"), "runs": str(folder / "runs"), "name": "share"}
     started = time.monotonic()
-    with shortened(preset, effort=effort):
-        record = execute_run(RunOptions(dataset=str(dataset), preset=preset, **where))
+    with shortened(preset, effort=effort, threads=workers):
+        record = execute_run(RunOptions(dataset=str(dataset), preset=preset, workers=workers, **where))
     seconds = time.monotonic() - started
     computed = [one.seconds for one in record.results.values() if not one.cached]
     if len(computed) < len(record.results):
