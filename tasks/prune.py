@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from storage.digest import JSON
 from storage.images import encode_png
-from storage.manifest import Manifest, ManifestObject, ManifestRow
+from storage.manifest import Manifest, ManifestObject, ManifestRow, referenced
 from storage.reviews import verdicts_of
 from tasks.cutouts import mask_in_box, neutral_patch, product_candidates, product_mask, turned
 from tasks.evidence import (
@@ -369,10 +369,8 @@ def prune(
 
 
 def _pass_on(context: StageContext, row: ManifestRow) -> None:
-    if row.path:
-        context.put(context.read(row), path=row.path, row=row)
-    else:
-        context.add(row)
+    """A view that stays as it was decided before; its sprite lies where it lay."""
+    context.add(referenced(row))
 
 
 def _publish(

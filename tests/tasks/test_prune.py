@@ -213,3 +213,5 @@ def test_prune__a_new_product_changes_no_other(stages):
         (row.item_id, row.digest, row.status, row.reason, row.attributes) for row in after.rows if row.sku == "red_box"
     ]
     assert {row.sku for row in after.rows} == {"red_box", "blue_box"}
+    sprites = {row.item_id: row.url for row in before.rows if row.url}
+    assert sprites and sprites.items() <= {row.item_id: row.url for row in after.rows}.items()
