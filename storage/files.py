@@ -82,14 +82,24 @@ def _temporary_file(target: Path, data: bytes, *, sync: bool) -> Iterator[Path]:
 
 
 def _write_new(path: Path, data: bytes, *, sync: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
+    with _opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
         left = memoryview(data)
         while left:
             # A write may take less than it was given: on a full disk, at 2 GiB, over a network.
             left = left[os.write(descriptor, left) :]
         if sync:
             os.fsync(descriptor)
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """A file's descriptor. Errors of what is done with it name the file, which those of the system don't."""
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         os.close(descriptor)
 
@@ -108,8 +118,5 @@ def sync_tree(folder: Path, *, root: Path) -> None:
 
 def sync_path(path: Path) -> None:
     """Make a file's data, or the names in a folder, outlast a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with _opened(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

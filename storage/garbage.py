@@ -121,7 +121,7 @@ def _removed(store: Store, one: Garbage) -> bool:
     folder, url = f"{store.url}/{one.area}/{one.stage}/{one.key}", _manifest_url(store, one)
     data = store.read_manifest(url) if one.area == "artifacts" and store.exists(url) else None
     if data is not None:
-        store.remove_file(url)
+        store.withdraw(one.stage, key=one.key)
     if any(changed > one.changed for _, _, changed in store.walk(folder)):
         if data is not None:
             store.create_file(url, data)

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
-from storage.files import link_new_file, local_path, local_url, make_folders, replace_file, sync_tree
+from storage.files import link_new_file, local_path, local_url, make_folders, replace_file, sync_path, sync_tree
 from storage.locks import Lease, file_lock
 from storage.manifest import Manifest, ManifestRow, columns_of, decode_manifest, encode_manifest
 from storage.mirror import Mirror
@@ -188,8 +188,9 @@ class Store:
         if not self.exists(url):
             return
         if self._local:
-            make_folders(local_path(target).parent, sync=False)
+            make_folders(local_path(target).parent, sync=True)
             local_path(url).replace(local_path(target))
+            sync_path(local_path(url).parent)
         else:
             self._fs.mv(self._path(url), self._path(target))
 
@@ -256,9 +257,17 @@ class Store:
 
     def begin(self, stage: str, *, key: str) -> Publication:
         """Start publishing a stage key: whatever lies there is swept away first, the manifest before its files."""
-        self.remove_file(self.manifest_url(stage, key=key))
+        self.withdraw(stage, key=key)
         self.remove_folder(self.folder_url(stage, key=key))
         return Publication(self, stage=stage, key=key)
+
+    def withdraw(self, stage: str, *, key: str) -> None:
+        """Take a manifest away, durably: no power cut brings it back beside files that are gone or others."""
+        url = self.manifest_url(stage, key=key)
+        if self.exists(url):
+            self.remove_file(url)
+            if self._local:
+                sync_path(local_path(url).parent)
 
     def scratch(self, stage: str, *, key: str) -> Path:
         """A local folder for unfinished work of a stage key; it outlives a killed run."""
