@@ -1,21 +1,30 @@
 """Pictures from bytes and to bytes: the one place that decodes and encodes. RGB order everywhere.
 
-OpenCV returns a half-grey picture for a truncated JPEG without an error, so the end marker is checked here; and the
-header's pixel count is checked before anything of that size is allocated.
+OpenCV returns a half-grey picture for a truncated JPEG without an error, so a JPEG is followed from marker to marker
+to its end here. What would cost too much is refused before anything is allocated: by the header's pixel count, and by
+the number of scans, each of which goes over all pixels.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 100_000_000
+MAX_SCANS = 100
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG_START = b"\xff\xd8"
-_JPEG_END = b"\xff\xd9"
+# A marker of a JPEG, as libjpeg looks for it; within a scan restarts (D0 to D7) are part of the data.
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_SCAN_END = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+_END, _SCAN = 0xD9, 0xDA
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Largest first: how much smaller a JPEG can be decoded, by dropping frequencies.
 _REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4, 2: cv2.IMREAD_REDUCED_COLOR_2}
 
@@ -26,7 +35,8 @@ def decode_rgb(data: bytes) -> Picture:
     """Decode a JPEG or PNG to uint8 [H, W, 3] in RGB order, turned upright by its EXIF tag.
 
     Raises:
-        ValueError: not a JPEG or PNG, truncated, broken, or more than MAX_PIXELS pixels.
+        ValueError: not a JPEG or PNG, truncated, broken, more than MAX_PIXELS pixels, or a JPEG of more than
+            MAX_SCANS scans.
     """
     return _rgb(_decode(data, flags=cv2.IMREAD_COLOR))
 
@@ -74,6 +84,8 @@ def _decode(data: bytes, *, flags: int) -> Picture:
         raise ValueError(f"picture: cannot be decoded ({error.err})") from error
     if picture is None:
         raise ValueError("picture: cannot be decoded (broken data)")
+    if picture.dtype != np.uint8:
+        raise ValueError(f"picture: expected 8 bits a channel, got {picture.dtype}")
     return np.asarray(picture, np.uint8)
 
 
@@ -85,7 +97,7 @@ def picture_size(data: bytes) -> tuple[int, int]:
     """
     if not data:
         raise ValueError("picture: expected a JPEG or PNG, got an empty file")
-    if data.startswith(_PNG_SIGNATURE) and len(data) >= 24:
+    if data.startswith(_PNG_SIGNATURE) and data[12:16] == b"IHDR" and len(data) >= 24:
         width, height = struct.unpack(">II", data[16:24])
         return int(width), int(height)
     if data.startswith(_JPEG_START):
@@ -93,30 +105,46 @@ def picture_size(data: bytes) -> tuple[int, int]:
     raise ValueError(f"picture: expected a JPEG or PNG, got a file that starts with {data[:8]!r}")
 
 
+def is_png(data: bytes) -> bool:
+    """Whether a picture's bytes are those of a PNG."""
+    return data.startswith(_PNG_SIGNATURE)
+
+
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Walk the JPEG segments up to the frame header (ITU-T T.81, B.2.2)."""
-    position = 2
-    while position + 9 < len(data):
-        if data[position] != 0xFF:
-            raise ValueError(f"picture: broken JPEG (no marker at byte {position})")
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+    """The size in the frame header (ITU-T T.81, B.2.2)."""
+    for marker, start in _jpeg_markers(data):
+        if marker in _FRAMES and start + 7 <= len(data):
+            height, width = struct.unpack(">HH", data[start + 3 : start + 7])
             return int(width), int(height)
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+        if marker in (_SCAN, _END):
+            break
     raise ValueError("picture: truncated JPEG (no frame header)")
 
 
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Every marker of a JPEG behind its first and where its segment starts, as libjpeg comes upon them; ends at EOI."""
+    position, pattern = len(_JPEG_START), _MARKER
+    while found := pattern.search(data, position):
+        marker, position = found[1][0], found.end()
+        yield marker, position
+        if marker == _END:
+            return
+        if marker not in _WITHOUT_LENGTH:
+            position += max(2, int.from_bytes(data[position : position + 2], "big"))
+        pattern = _SCAN_END if marker == _SCAN else _MARKER
+
+
 def _check_complete(data: bytes) -> None:
-    # Some cameras pad with zeros, and some append data after the end marker: look for it in the tail.
-    if data.startswith(_JPEG_START):
-        if data.rfind(_JPEG_END, max(0, len(data) - 65536)) < 0:
-            raise ValueError("picture: truncated JPEG (no end marker)")
-    elif b"IEND" not in data[-65536:]:
-        raise ValueError("picture: truncated PNG (no end chunk)")
+    # What some cameras append behind the end is nobody's business.
+    if not data.startswith(_JPEG_START):
+        if b"IEND" not in data[-65536:]:
+            raise ValueError("picture: truncated PNG (no end chunk)")
+        return
+    markers = [marker for marker, _ in _jpeg_markers(data)]
+    if _END not in markers:
+        raise ValueError("picture: truncated JPEG (no end marker)")
+    if markers.count(_SCAN) > MAX_SCANS:
+        raise ValueError(f"picture: expected at most {MAX_SCANS} scans, got {markers.count(_SCAN)}")
 
 
 def encode_jpeg(photo_HW3: Picture, *, quality: int = 90) -> bytes:

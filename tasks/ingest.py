@@ -16,14 +16,14 @@ from storage.catalog import Category, categories_of, category_records
 from storage.digest import digest_bytes, digest_json
 from storage.files import local_url
 from storage.formats import folders, rpc
-from storage.formats.dataset import BOARDS, DatasetSplit, ListedPhoto, own_boards, unique_ids
-from storage.images import decode_rgb
+from storage.formats.dataset import BOARDS, DatasetSplit, ListedPhoto, own_boards, readable_text, unique_ids
+from storage.images import decode_rgb, is_png
 from storage.manifest import Manifest, ManifestRow
 from tasks.context import StageContext
 from tasks.params import IngestParams
 from tasks.stage import stage
 
-_MEDIA_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+_MAX_BYTES = 500_000_000
 _SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
@@ -64,7 +64,9 @@ def files_digest(root: Path, *, split: str, pool_source: str = "pool") -> str:
     layout = rpc if rpc.is_rpc(root) else folders
     own = [photo.path for photo in own_boards(root)]
     listed = own if split == BOARDS else layout.files_of(root, split=pool_source if split == "pool" else split)
-    return digest_json([[str(path.relative_to(root)), path.stat().st_size, path.stat().st_mtime_ns] for path in listed])
+    return digest_json(
+        [[readable_text(str(path.relative_to(root))), path.stat().st_size, path.stat().st_mtime_ns] for path in listed]
+    )
 
 
 def read_listing(root: Path, *, split: str, pool_source: str = "pool", known: Sequence[Category] = ()) -> DatasetSplit:
@@ -117,10 +119,13 @@ def check_photo(photo: ListedPhoto, *, split: str) -> ManifestRow:
     if photo.problem:
         return _quarantined(row, photo.problem)
     try:
+        # A pipe or a device would be read for ever.
+        if not photo.path.is_file():
+            return _quarantined(row, f"file: expected {photo.path.name}, got no such file")
+        if photo.path.stat().st_size > _MAX_BYTES:
+            return _quarantined(row, f"file: expected at most {_MAX_BYTES} bytes, got {photo.path.stat().st_size}")
         data = photo.path.read_bytes()
         height, width = decode_rgb(data).shape[:2]
-    except FileNotFoundError:
-        return _quarantined(row, f"file: expected {photo.path.name}, got no such file")
     except (OSError, ValueError) as error:
         return _quarantined(row, f"file: {error}")
     if photo.width is not None and (photo.width, photo.height) != (width, height):
@@ -129,7 +134,8 @@ def check_photo(photo: ListedPhoto, *, split: str) -> ManifestRow:
         row,
         digest=digest_bytes(data),
         bytes=len(data),
-        media_type=_MEDIA_TYPES[photo.path.suffix.lower()],
+        # What it is, whatever its name says.
+        media_type="image/png" if is_png(data) else "image/jpeg",
         width=width,
         height=height,
         objects=photo.objects,

@@ -32,6 +32,7 @@ class IngestParams(StageParams):
     """Reads and validates one split of a data set."""
 
     stage: ClassVar[str] = "ingest"
+    version: ClassVar[int] = 2
     dataset: str = Field(description="folder of the data set: RPC layout, or one folder a SKU under catalog/")
     split: Literal["catalog", "pool", "val", "test", "boards"] = Field(
         description="which part of the data set; boards: the user's photos of the empty board"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from storage.catalog import Category
-from storage.digest import JSON
+from storage.digest import JSON, digest_bytes
 from storage.manifest import Box, ManifestObject
 
 BOARDS = "boards"
+MAX_NAME_BYTES = 200
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -65,11 +66,32 @@ def own_boards(root: Path) -> list[ListedPhoto]:
     return [ListedPhoto(item_id=f"{BOARDS}/{path.stem}", path=path) for path in pictures_in(root / BOARDS)]
 
 
-def unique_ids(photos: list[ListedPhoto]) -> tuple[ListedPhoto, ...]:
-    """The photos with each item_id once: a second photo of the same name gets a problem and a name of its own."""
+def readable_text(text: str) -> str:
+    """`text` as UTF-8 can hold it: bytes of a file name, or halves of characters in JSON, that are none are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _with_readable_name(photo: ListedPhoto) -> ListedPhoto:
+    """The photo as it is, or without its labels and with the problem that no artifact can be named after it."""
+    name = readable_text(photo.item_id)
+    if name == photo.item_id and readable_text(photo.sku or "") == (photo.sku or ""):
+        if len(name.encode()) <= MAX_NAME_BYTES:
+            return photo
+        problem = f"name: expected at most {MAX_NAME_BYTES} bytes, got {len(name.encode())}"
+        name = f"{name[: MAX_NAME_BYTES // 4]}…{digest_bytes(name.encode())[:12]}"
+    else:
+        problem = f"name: expected UTF-8, got {readable_text(photo.path.name)}"
+    return replace(photo, item_id=name, sku=None, level=None, objects=(), attributes={}, problem=problem)
+
+
+def unique_ids(listed: list[ListedPhoto]) -> tuple[ListedPhoto, ...]:
+    """The photos with each item_id once, and such as artifacts can be named after.
+
+    A second photo of the same name gets a problem and a name of its own, and so does one whose name is no text.
+    """
     seen: dict[str, int] = {}
     result = []
-    for photo in photos:
+    for photo in map(_with_readable_name, listed):
         count = seen.get(photo.item_id, 0)
         seen[photo.item_id] = count + 1
         if count:

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 
 from storage.catalog import Category, with_product
-from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, unique_ids
+from storage.digest import canonical_json
+from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, readable_text, unique_ids
 from storage.formats.rpc import read_labelled, read_listed
 
 LABELS_NAME = "labels.json"
@@ -88,7 +89,8 @@ def read_categories(root: Path) -> tuple[Category, ...]:
     """
     path = catalog_folder(root) / PRODUCTS_NAME
     products = read_products(path) if path.is_file() else {}
-    names = [folder.name for folder in _sku_folders(root)]
+    # A folder whose name is no text names no product; its photos are listed with that problem.
+    names = [folder.name for folder in _sku_folders(root) if folder.name == readable_text(folder.name)]
     return tuple(
         with_product(Category(id=number, sku=sku, name=sku), product=products.get(sku, {}))
         for number, sku in enumerate(names, start=1)
@@ -103,9 +105,10 @@ def read_products(path: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         products = orjson.loads(path.read_bytes())
+        canonical_json(products)
     except FileNotFoundError as error:
         raise ValueError(f"products: expected a file, got {path}, which does not exist") from error
-    except orjson.JSONDecodeError as error:
+    except (orjson.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
     if not isinstance(products, dict) or not all(isinstance(value, dict) for value in products.values()):
         raise ValueError(f"{path}: expected an object with one object a SKU, got another shape of JSON")
