@@ -107,7 +107,7 @@ def test_store__works_on_any_fsspec_url():
 def test_replace_file__leaves_the_old_file_when_writing_fails(tmp_path, monkeypatch):
     target = tmp_path / "file"
     target.write_bytes(b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("no space")))
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "no space")))
     with pytest.raises(OSError, match="no space"):
         replace_file(target, b"new")
     assert target.read_bytes() == b"old"
