@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from storage.catalog import Category, categories_of
 from storage.manifest import Manifest, ManifestRow
+from tasks.ahead import Mapped
 from tasks.blend import Lines, collected, noise_lines, picture_at, thumbnail
 from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
@@ -28,7 +29,6 @@ from tasks.sprites import (
     Cutout,
     Kit,
     LitBoard,
-    Mapped,
     Sprite,
     blur_of_detail,
     fit_tone,
@@ -196,6 +196,7 @@ def catalog_scale(
         list(mapped(_features_of_cutout, searched)),
         factors=[one.factor for one in searched],
         photos=list(mapped(_features_of_photo, photos)),
+        mapped=mapped,
     )
     if found is not None:
         return found

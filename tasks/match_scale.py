@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.ahead import Mapped
+
 Photo = NDArray[np.uint8]
 
 _LONGER_SIDE = 800
@@ -71,7 +73,12 @@ def found_scale(sprite: Features, photo: Features) -> float | None:
 
 
 def matched_scale(
-    sprites: Sequence[Features], *, factors: Sequence[float], photos: Sequence[Features], least: int = 8
+    sprites: Sequence[Features],
+    *,
+    factors: Sequence[float],
+    photos: Sequence[Features],
+    least: int = 8,
+    mapped: Mapped = map,
 ) -> float | None:
     """Median size of the sprites in the photos, in photo pixels for each comparable catalog pixel.
 
@@ -80,9 +87,13 @@ def matched_scale(
         factors: per sprite, what makes its pixels comparable with the others'.
         photos: features in photo pixels.
         least: fewer finds than that are not trusted: None.
+        mapped: looks for the sprites.
     """
+
+    def scales_of(sprite: Features) -> list[float | None]:
+        return [found_scale(sprite, photo) for photo in photos]
+
     finds = []
-    for sprite, factor in zip(sprites, factors, strict=True):
-        scales = [found_scale(sprite, photo) for photo in photos]
+    for scales, factor in zip(mapped(scales_of, sprites), factors, strict=True):
         finds += [scale / factor for scale in scales if scale is not None and 0.05 < scale < 20]
     return float(np.median(finds)) if len(finds) >= least else None

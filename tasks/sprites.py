@@ -6,16 +6,16 @@ no files and draws nothing at random but the noise field.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.images import decode_rgb, encode_jpeg
+from tasks.ahead import Mapped
 from tasks.blend import Lines, add_noise, scale_sprite, turned_sprite
 from tasks.empty_board import WORKING_SIDE
 from tasks.items import Doubles, Habits, Pictures, Sprites
@@ -25,8 +25,6 @@ from tasks.shadow import LampStrength, slope_of_reach
 from tasks.sizes import edges_of, height_of_view
 
 Photo = NDArray[np.uint8]
-# `map`, or one that works on several items at once and keeps their order.
-Mapped = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
 _BLURS = (0.0, 0.4, 0.55, 0.7, 0.9, 1.2, 1.6)
 _NOISES = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0, 6.0)
