@@ -31,6 +31,7 @@ from storage.digest import digest_bytes
 from storage.images import encode_jpeg
 from storage.manifest import SCHEMA, ManifestObject, ManifestRow, encode_manifest, encode_table, read_manifest_table
 from storage.rle import encode_mask
+from storage.seal import seal
 from storage.store import Store
 
 _SIDE, _OBJECTS, _SKUS, _PHOTOS, _DISTINCT = 800, 12, 200, 24, 1000
@@ -103,7 +104,7 @@ def write_long_run(folder: Path, *, rows: int) -> None:
     long = pa.concat_tables([short] * -(-rows // _DISTINCT)).slice(0, rows)
     ids = pa.array([f"synthetic/{number:06d}" for number in range(rows)])
     long = long.set_column(0, SCHEMA.field("item_id"), ids).replace_schema_metadata(short.schema.metadata)
-    store.put_file(url, encode_table(long))
+    store.put_file(url, seal(encode_table(long)))
     stage = {"name": _STAGE, "stage": _STAGE, "key": _KEY, "content_digest": "long", "rows": rows, "seconds": 1.0}
     record = {"name": _RUN, "state": "completed", "started": "2026-01-01T00:00:00+00:00", "stages": [stage]}
     (folder / "runs" / _RUN).mkdir(parents=True)
