@@ -63,10 +63,10 @@ def some_object(generator: np.random.Generator) -> ManifestObject:
     )
 
 
-def distinct_rows(photos: list[bytes], *, generator: np.random.Generator) -> list[ManifestRow]:
+def distinct_rows(photos: list[bytes], *, count: int, generator: np.random.Generator) -> list[ManifestRow]:
     """Rows as `compose` makes them, over a few photos."""
     rows = []
-    for number in range(_DISTINCT):
+    for number in range(count):
         objects = tuple(some_object(generator) for _ in range(_OBJECTS))
         data = photos[number % len(photos)]
         rejected = number % 10 == 0
@@ -99,9 +99,10 @@ def write_long_run(folder: Path, *, rows: int) -> None:
         store.put_file(f"{store.folder_url(_STAGE, key=_KEY)}/{number:02d}.jpg", data, sync=False)
     metadata = {"stage": _STAGE, "key": _KEY, "version": 1, "parameters": {}, "inputs": {}, "seconds": 1.0}
     url = store.manifest_url(_STAGE, key=_KEY)
-    short = read_manifest_table(encode_manifest(distinct_rows(photos, generator=generator), metadata=metadata), url=url)
+    distinct = distinct_rows(photos, count=min(rows, _DISTINCT), generator=generator)
+    short = read_manifest_table(encode_manifest(distinct, metadata=metadata), url=url)
     # The distinct rows again and again under ids of their own: encoding each would take minutes and change nothing.
-    long = pa.concat_tables([short] * -(-rows // _DISTINCT)).slice(0, rows)
+    long = pa.concat_tables([short] * -(-rows // len(distinct))).slice(0, rows)
     ids = pa.array([f"synthetic/{number:06d}" for number in range(rows)])
     long = long.set_column(0, SCHEMA.field("item_id"), ids).replace_schema_metadata(short.schema.metadata)
     store.put_file(url, seal(encode_table(long)))

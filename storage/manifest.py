@@ -298,7 +298,7 @@ def _check_seal(metadata: Mapping[str, JSON], *, intact: bool, url: str) -> None
 def _footer_of(data: bytes, *, url: str) -> pq.FileMetaData:
     try:
         return pq.read_metadata(io.BytesIO(data))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _broken(url, error) from error
 
 
@@ -310,7 +310,7 @@ def read_manifest_table(data: bytes, *, url: str, columns: Sequence[str] | None 
     """The rows of a Parquet file that lies at `url` as Arrow has them. Raises ValueError when it is broken."""
     try:
         return pq.read_table(io.BytesIO(data), columns=None if columns is None else list(columns))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _broken(url, error) from error
 
 
