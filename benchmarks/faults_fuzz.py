@@ -37,7 +37,15 @@ from flows.serving import Served
 from inspector.app import create_app as create_inspector
 from storage.catalog import Category
 from storage.images import decode_grey, decode_reduced, decode_rgb, decode_rgba
-from storage.manifest import ManifestObject, ManifestRow, decode_manifest, decode_references, encode_manifest
+from storage.manifest import (
+    ManifestObject,
+    ManifestRow,
+    decode_manifest,
+    decode_references,
+    encode_manifest,
+    encode_table,
+    read_manifest_table,
+)
 from storage.reviews import decode_decisions
 from storage.seal import open_record, seal_record
 from storage.store import Store
@@ -48,7 +56,7 @@ from tasks.params import IngestParams
 from tasks.stage import run_stage_locally
 
 # Inputs of one process; seconds and megabytes that one of them may take.
-_BATCH, _LONGEST, _MOST_MEGABYTES = 100, 60.0, 3000.0
+_BATCH, _LONGEST, _MOST_MEGABYTES = 200, 60.0, 3000.0
 _EXTREMES = (b"\xff", b"\0", b"\x7f\xff\xff\xff", b"\xff\xd8", b"\x80")
 # What the inspector's made run has, and what it has not.
 _WORDS = ("long", "compose.long", "synthetic/000001", "1", "0", "thumbnail", "mask", "status", "ok", "..", "a" * 3000)
@@ -113,14 +121,14 @@ def _files() -> tuple[bytes, ...]:
     item = ManifestObject(category=1, sku="tea", box=(1, 2, 3, 4), mask_rle="abc")
     rows = [ManifestRow(item_id=f"a{n}", objects=(item,) * n, attributes={"n": n}) for n in range(4)]
     sealed = encode_manifest(rows, metadata={"inputs": {"a": {"manifest": "file:///m"}}})
-    first = sealed.replace(b'"schema_version":2', b'"schema_version":1')
-    return sealed, without_seal(first), seal_record({"a": [1, 2], "b": "x"})
+    return sealed, _of_version_1(sealed), seal_record({"a": [1, 2], "b": "x"})
 
 
-def without_seal(data: bytes) -> bytes:
+def _of_version_1(data: bytes) -> bytes:
     """A manifest as the first programs wrote them: nothing vouches for its bytes."""
-    at = data.rindex(b"tally-sha256:")
-    return data[:at] + data[at + len(b"tally-sha256:") + 32 :]
+    table = read_manifest_table(data, url="")
+    ((key, text),) = ((key, text) for key, text in table.schema.metadata.items() if b"schema_version" in text)
+    return encode_table(table.replace_schema_metadata({key: orjson.dumps({**orjson.loads(text), "schema_version": 1})}))
 
 
 def files(draw: random.Random, folder: Path) -> str:
@@ -293,7 +301,7 @@ def fuzz(folder: Path, *, minutes: float, targets: Sequence[str] = tuple(TARGETS
     """Inputs for every target by turns for some minutes; goes on where an earlier call in the folder ended.
 
     Each is taken, or refused with a reason. Crashes (signals), hangs (a minute for one input), unexpected errors and
-    more memory than 3 GB are counted, and told on standard error with the input's number.
+    more memory than 3 GB are counted; the input's number is told on standard error or names a file in the folder.
     """
     kept = folder / "fuzz.json"
     counts: dict[str, Any] = orjson.loads(kept.read_bytes()) if kept.exists() else {}
@@ -311,7 +319,7 @@ def fuzz(folder: Path, *, minutes: float, targets: Sequence[str] = tuple(TARGETS
         name, started = targets[turn % len(targets)], time.monotonic()
         first = counts.get(f"{name}, next", 0)
         counts[f"{name}, next"] = first + _BATCH
-        _batch(name, range(first, first + _BATCH), counts=counts)
+        _batch(name, range(first, first + _BATCH), counts=counts, folder=folder)
         counts["seconds"] += time.monotonic() - started
         kept.write_bytes(orjson.dumps(counts))
         turn += 1
@@ -320,7 +328,7 @@ def fuzz(folder: Path, *, minutes: float, targets: Sequence[str] = tuple(TARGETS
     return {name: value for name, value in counts.items() if not name.endswith(", next")}
 
 
-def _batch(name: str, numbers: range, *, counts: dict[str, Any]) -> None:
+def _batch(name: str, numbers: range, *, counts: dict[str, Any], folder: Path) -> None:
     """Inputs in a forked process; where it ends early, what is left in another."""
     left = list(numbers)
     while left:
@@ -328,7 +336,7 @@ def _batch(name: str, numbers: range, *, counts: dict[str, Any]) -> None:
         child = os.fork()
         if child == 0:
             os.close(read)
-            _work(name, left, write)
+            _work(name, left, write, folder)
         os.close(write)
         done = _follow(child, read, counts=counts, name=name)
         _, status, used = os.wait4(child, 0)
@@ -341,8 +349,8 @@ def _batch(name: str, numbers: range, *, counts: dict[str, Any]) -> None:
         left = left[done:] if os.WIFSIGNALED(status) else []
 
 
-def _work(name: str, numbers: Sequence[int], write: int) -> None:
-    """In the forked process: one letter for what became of each input."""
+def _work(name: str, numbers: Sequence[int], write: int, folder: Path) -> None:
+    """In the forked process: one letter for what became of each input; what was raised is kept in the folder."""
     # Pictures are complained about by the libraries that read them.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
@@ -350,7 +358,7 @@ def _work(name: str, numbers: Sequence[int], write: int) -> None:
             told = one(name, number)[0].encode()
         except Exception:  # noqa: BLE001 - any error at all is what is looked for
             told = b"!"
-            Path(tempfile.gettempdir(), f"fuzz-{name}-{number}.txt").write_text(traceback.format_exc())
+            (folder / f"fuzz-{name}-{number}.txt").write_text(traceback.format_exc())
         os.write(write, told)
     os._exit(0)
 

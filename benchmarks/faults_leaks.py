@@ -57,7 +57,7 @@ def leaks(folder: Path, *, runs: int, train: bool = True) -> dict[str, Any]:
         _one(root, folder=folder, far=train and number % 10 == 0)
         seen.append(held())
     first, last = seen[min(_WARM, runs // 2)], seen[-1]
-    middle = seen[(len(seen) + _WARM) // 2]
+    middle = seen[len(seen) // 2]
     return {
         "runs": runs,
         "descriptors, first and last": f"{first.descriptors} {last.descriptors}",

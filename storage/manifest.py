@@ -266,7 +266,7 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
     if intact:
         rows = StoredRows(data, footer=footer, base=base)
     else:
-        rows = tuple(decode_row(record, base=base) for record in read_manifest_table(data, url=url).to_pylist())
+        rows = _rows_of(read_manifest_table(data, url=url), url=url, base=base)
         digest = content_digest(rows, content=metadata["content"])
         if digest != metadata["content_digest"]:
             raise ValueError(
@@ -281,6 +281,16 @@ def decode_manifest(data: bytes, *, url: str) -> Manifest:
         content=metadata["content"],
         metadata=metadata,
     )
+
+
+def _rows_of(table: pa.Table, *, url: str, base: str) -> tuple[ManifestRow, ...]:
+    """The rows of a table that nothing vouches for."""
+    if not table.schema.remove_metadata().equals(SCHEMA):
+        raise ValueError(f"{url}: expected the columns of a manifest, got others: {', '.join(table.schema.names)}")
+    try:
+        return tuple(decode_row(record, base=base) for record in table.to_pylist())
+    except (ValueError, TypeError) as error:
+        raise _broken(url, error) from error
 
 
 def _intact(data: bytes, *, url: str) -> bool:
@@ -350,9 +360,13 @@ def manifest_metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:
     raw = (schema.metadata or {}).get(_METADATA_KEY)
     if raw is None:
         raise ValueError(f"{url}: expected a Tally manifest, got a Parquet file without its metadata")
-    metadata: dict[str, Any] = orjson.loads(raw)
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("schema_version"), int):
-        raise ValueError(f"{url}: expected a Tally manifest, got metadata without a schema version")
+    try:
+        metadata: dict[str, Any] = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _broken(url, error) from error
+    needed = {"schema_version": int, "content": dict, "content_digest": str}
+    if not isinstance(metadata, dict) or not all(isinstance(metadata.get(name), kind) for name, kind in needed.items()):
+        raise ValueError(f"{url}: expected a Tally manifest, got metadata without {', '.join(needed)}")
     if metadata["schema_version"] > SCHEMA_VERSION:
         raise ValueError(f"{url}: schema {metadata['schema_version']} is newer than this program's {SCHEMA_VERSION}")
     return metadata

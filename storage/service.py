@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 _CLIENTS = ("botocore", "aiobotocore", "aiohttp")
-# What callers tell apart, and whose text is theirs to write.
+# What callers tell apart by its class.
 _KNOWN = (FileNotFoundError, FileExistsError, IsADirectoryError)
 
 
@@ -40,8 +40,8 @@ def _told(method: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - whatever the method takes and gives
         try:
             return method(*arguments, **options)
-        except _KNOWN:
-            raise
+        except _KNOWN as error:
+            raise type(error)(f"{_about(arguments)}: {error}") from error
         except OSError as error:
             raise type(error)(error.errno, f"{_about(arguments)}: {error.strerror or error}") from error
         except Exception as error:

@@ -1,0 +1,34 @@
+"""The other parts of `python -m benchmarks.faults`, in seconds."""
+
+from benchmarks import faults_runs
+from benchmarks.faults import wrong
+from benchmarks.faults_fuzz import TARGETS, one
+from benchmarks.faults_inputs import dataset
+from benchmarks.faults_leaks import leaks
+from benchmarks.faults_s3 import faults
+
+
+def test_at_once__a_key_is_computed_by_one_of_eight_processes(tmp_path):
+    found = faults_runs.at_once(dataset(tmp_path / "data"), folder=tmp_path, rounds=1)
+    assert (found["computed in each round"], found["rounds with one result"]) == ([1], 1)
+
+
+def test_leaks__a_process_holds_after_runs_what_it_held_before(tmp_path):
+    found = leaks(tmp_path, runs=4, train=False)
+    assert found["equal"], found
+
+
+def test_faults__of_object_storage_are_told_and_nothing_half_is_seen():
+    found = faults(kinds=("403", "404"), every=4)
+    assert found["told"] > 0
+
+
+def test_fuzz__every_input_is_taken_or_refused(tmp_path):
+    for name in TARGETS:
+        assert {one(name, number) for number in range(15)} <= {"taken", "refused"}
+
+
+def test_wrong__tells_what_is_not_as_it_should_be():
+    assert wrong("storm", {"runs finished": 3, "runs with equal digests": 3, "stores damaged": 0}) == ""
+    assert "runs finished: 3" in wrong("storm", {"runs finished": 3, "runs with equal digests": 2, "stores damaged": 0})
+    assert wrong("leaks", {"equal": False}) == "equal"
