@@ -391,6 +391,7 @@ class PredictParams(StageParams):
 
     stage: ClassVar[str] = "predict"
     batch: int = Field(default=8, ge=1, description="photos that go through the network together")
+    threads: int = Field(default=2, ge=1, description="CPU threads; sums depend on it, so it is a parameter")
     view: View = Field(default=View(), description="how the network sees the photos")
     keep_density: int = Field(default=8, ge=0, description="first photos whose density map is kept as .npy")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="auto: the GPU where there is one")

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import islice
 
 import numpy as np
+import torch
 
 from storage.digest import JSON
 from storage.manifest import Manifest, ManifestRow
@@ -84,6 +85,8 @@ def predict_rows(
 @stage(PredictParams)
 def predict(context: StageContext, *, params: PredictParams, checkpoint: Manifest, photos: Manifest) -> None:
     """Predict every usable photo; see the module's docstring."""
+    # What ran before in this process may have left another number: a run that was killed must go on to the same sums.
+    torch.set_num_threads(params.threads)
     detector = read_detector(context, checkpoint, device=params.device)
     predicted = predict_rows(context, detector, rows=photos.ok, params=params)
     for index, (row, found) in enumerate(predicted):

@@ -103,3 +103,10 @@ def test_predict__turned_views_find_the_photo_in_its_own_frame(store, checkpoint
     assert straight.content_digest != turned.content_digest
     for row in turned.rows:
         assert all(0 <= x0 < x1 <= row.width and 0 <= y0 < y1 <= row.height for x0, y0, x1, y1 in boxes_of(row))
+
+
+@pytest.mark.parametrize("before", [1, 3])
+def test_predict__whatever_ran_before_in_the_process_its_threads_are_its_own(before, checkpoint, photos, tmp_path):
+    torch.set_num_threads(before)
+    _predict(Store.open(str(tmp_path)), checkpoint, photos, threads=2)
+    assert torch.get_num_threads() == 2
