@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from flows.runs import read_run
 from storage.digest import JSON
 from storage.files import local_path
 from storage.seal import open_record
-from storage.store import DamagedArtifactError, Store
+from storage.store import MANIFEST_NAME, DamagedArtifactError, Store
 from storage.verify import set_aside, verify
 from tasks.ingest import files_digest
 from tasks.params import IngestParams
@@ -192,19 +193,19 @@ def _files(store: Store) -> list[Path]:
 
 
 def _batches(store: Store, *, kind: str) -> Iterator[list[Path]]:
-    """Files in groups with one of each folder, whose damage is told apart. A lost record leaves no trace but a gap."""
-    root = local_path(store.url)
-    groups: dict[tuple[str, ...], list[Path]] = {}
-    for path in _files(store):
-        inside = path.relative_to(root).parts
-        if kind != "missing" or inside[0] == "artifacts":
-            groups.setdefault(inside[:3] if inside[0] == "artifacts" else inside, []).append(path)
-    for number in range(max(map(len, groups.values()))):
-        yield [paths[number] for paths in groups.values() if number < len(paths)]
+    """Artifacts, manifests and records, each kind at once: a broken manifest hides its files.
+
+    A record that is lost leaves no trace but a gap.
+    """
+    artifacts = [path for path in _files(store) if path.is_relative_to(_artifacts(store))]
+    yield [path for path in artifacts if path.name != MANIFEST_NAME]
+    yield [path for path in artifacts if path.name == MANIFEST_NAME]
+    if kind != "missing":
+        yield [path for path in _files(store) if path not in artifacts]
 
 
 def _spoiled(store: Store, batch: list[Path], *, spoil: Callable[[Path], object], seen: dict[str, int]) -> None:
-    readers = {path: _reader(store, path) for path in batch}
+    readers = _readers(store, batch)
     kept = {path: path.read_bytes() for path in batch}
     for path in batch:
         spoil(path)
@@ -220,16 +221,27 @@ def _spoiled(store: Store, batch: list[Path], *, spoil: Callable[[Path], object]
         path.write_bytes(data)
 
 
-def _reader(store: Store, path: Path) -> Callable[[], object]:
-    """How a run reads a file of a store."""
-    url = f"file://{path}"
-    if path.name == "manifest.parquet":
-        return lambda: store.load(url)
-    if not path.is_relative_to(_artifacts(store)):
-        return lambda: open_record(path.read_bytes(), url=url)
-    stage, key = path.relative_to(_artifacts(store)).parts[:2]
-    row = next(one for one in store.load(store.manifest_url(stage, key=key)).rows if one.url == url)
-    return lambda: store.read(row)
+def _readers(store: Store, paths: list[Path]) -> dict[Path, Callable[[], object]]:
+    """How a run reads each of some files of a store."""
+    folders = {
+        path.relative_to(_artifacts(store)).parts[:2] for path in paths if path.is_relative_to(_artifacts(store))
+    }
+    loaded = (store.load(store.manifest_url(stage, key=key)) for stage, key in folders)
+    rows = {row.url: row for manifest in loaded for row in manifest.rows}
+    readers: dict[Path, Callable[[], object]] = {}
+    for path in paths:
+        url = f"file://{path}"
+        if url in rows:
+            readers[path] = partial(store.read, rows[url])
+        elif path.name == MANIFEST_NAME:
+            readers[path] = partial(store.load, url)
+        else:
+            readers[path] = partial(_read_record, path)
+    return readers
+
+
+def _read_record(path: Path) -> object:
+    return open_record(path.read_bytes(), url=f"file://{path}")
 
 
 def _flip(path: Path, *, draw: random.Random) -> None:
