@@ -114,7 +114,7 @@ class SegmentParams(StageParams):
 
     stage: ClassVar[str] = "segment"
     version: ClassVar[int] = 4
-    working_size: int = Field(default=320, ge=64, description="longer side of the window in the network, pixels")
+    working_size: int = Field(default=384, ge=64, description="longer side of the window in the network, pixels")
     second_size: int = Field(default=256, ge=64, description="the same when it looks again, mirrored, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")
     rim: float = Field(
