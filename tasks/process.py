@@ -170,7 +170,7 @@ def _become_elastic(line: bytes, *, request: dict[str, JSON], processes: int) ->
     replace_file(file, line)
     command = elastic_command(file, key=key, processes=processes)
     print("one process a device:", *command, file=sys.stderr, flush=True)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 - our own interpreter, no word of which comes from outside
 
 
 def _end_with_parent(descriptor: int) -> None:
