@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from flows.cli import app
 from flows.presets import PRESETS, Preset
 from storage.digest import JSON
-from tasks.params import LevelParams, RefineParams, StageParams
+from tasks.params import LevelParams, RefineParams, StageParams, View
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 _HEAD = """# Reference
@@ -42,6 +42,11 @@ _PRESETS = """## Presets
 What each sets otherwise than the defaults above. `train` and `select` have settings for each rung of the ladder; those
 of the first are shown, and the steps of all.
 """
+_GROUPS: tuple[tuple[type[BaseModel], str], ...] = (
+    (RefineParams, "`refine` of `saliency` and `segment`"),
+    (LevelParams, "`levels` of `compose`"),
+    (View, "`view` of `predict`"),
+)
 _ENVIRONMENT = {
     "TALLY_STORE": "the artifact store where none is named (`--store`)",
     "TALLY_CACHE": "folder for what was read from a remote store; `~/.cache/tally`",
@@ -130,10 +135,7 @@ def _stages() -> Iterator[str]:
         yield f"### `{params.stage}`\n\n{_first_line(params)}{also}\n"
         if own:
             yield _field_table(own)
-    for group, where in (
-        (RefineParams, "`refine` of `saliency` and `segment`"),
-        (LevelParams, "`levels` of `compose`"),
-    ):
+    for group, where in _GROUPS:
         yield f"### {where}\n\n{_first_line(group)}\n"
         yield _field_table(group.model_fields)
 
