@@ -14,7 +14,7 @@ from tests.docs.pages import PAGES, ROOT, text_of
 
 _COMMANDS = re.compile(r"(?m)^ *(tally|make|python -m|\.venv/bin/python -m) (.+?)(?: +#.*)?$")
 # The reader's shop is the small data set of the tests, and the preset the one that takes seconds.
-_IN_LITTLE = {"--preset cpu": "--preset micro", "shop/val": "shop/val2019"}
+_IN_LITTLE = {"--preset cpu": "--preset micro", "shop/val": "counter"}
 
 
 def shell_lines(text):
