@@ -5,7 +5,9 @@ Written against `Runner`, so that the same lines look results up, run locally, o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import orjson
 
@@ -80,6 +82,12 @@ class Rung:
     val_predictions: Manifest
     test_predictions: Manifest
     report: dict[str, JSON]
+
+    @property
+    def val_rank(self) -> tuple[float, float]:
+        """Better is larger: cAcc on val, then fewer wrong items there."""
+        averaged = self.report["val"]["averaged"]
+        return averaged["cAcc"], -averaged["ACD"]
 
 
 @dataclass(kw_only=True)
@@ -186,16 +194,21 @@ def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesize
 
 
 def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset: Preset) -> dict[str, Rung]:
-    """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos."""
+    """Climb the ladder: source only, + rendered photos, + whole pool photos, + confident items of doubtful photos.
+
+    The teacher of a round is the best rung by val up to there, and rounds on whole photos end where val gains nothing.
+    """
     photos = [synthesized.synthetic]
-    shared = {"prepared": prepared, "boards": synthesized.boards, "preset": preset}
-    rungs = {"source": train_rung(run, "source", level="source", photos=photos, init=None, **shared)}
+    train = partial(train_rung, run, prepared=prepared, boards=synthesized.boards, preset=preset)
+    rungs = {"source": train("source", level="source", photos=photos, init=None)}
     if synthesized.rendered is None:
         return rungs
     photos = [synthesized.synthetic, synthesized.rendered]
-    rungs["render"] = train_rung(run, "render", level="render", photos=photos, init=rungs["source"], **shared)
-    before = "render"
+    rungs["render"] = train("render", level="render", photos=photos, init=rungs["source"])
+    before, stopped = "render", False
     for name in (*image_rounds(preset), "instance_level"):
+        if stopped and name != "instance_level":
+            continue
         level = "instance_level" if name == "instance_level" else "image_level"
         rung = rungs[before]
         pseudo = select_round(
@@ -212,9 +225,15 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
             anew = preset.model_copy(update={"render": render})
             photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=anew)
-        rungs[name] = train_rung(run, name, level=level, photos=[*photos, pseudo], init=rung, **shared)
-        before = name
+        rungs[name] = train(name, level=level, photos=[*photos, pseudo], init=rung)
+        before = better_on_val(before, name, rungs=rungs)
+        stopped = before != name
     return rungs
+
+
+def better_on_val(before: str, name: str, *, rungs: Mapping[str, Rung]) -> str:
+    """Which of two rungs goes on as the teacher: the later one only where it gains on val."""
+    return name if rungs[name].val_rank > rungs[before].val_rank else before
 
 
 def _composed_anew(
@@ -238,8 +257,8 @@ def _composed_anew(
 
 
 def image_rounds(preset: Preset) -> list[str]:
-    """Names of the rounds of select and retrain on whole photos; the last is the ladder's rung `image_level`."""
-    return [*(f"image_level_{number}" for number in range(1, preset.image_rounds)), "image_level"]
+    """Names of the rounds of select and retrain on whole photos; the first is the ladder's rung `image_level`."""
+    return ["image_level", *(f"image_level_{number}" for number in range(2, preset.image_rounds + 1))]
 
 
 def select_round(

@@ -33,6 +33,9 @@ from tasks.params import (
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
+# What a student learns from pool photos by: a stronger view than its teacher's, and rare products as often as others.
+STUDENT = {"strong": 1.4, "erase": 0.2, "balance": 0.5}
+
 
 class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
@@ -130,10 +133,10 @@ def _rungs(
         "instance_level": (0.2, 0.2, 0.6),
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
+    student = later.model_copy(update=STUDENT)
+    bases = {"source": base, "render": later, "image_level": student, "instance_level": student}
     return {
-        name: (base if name == "source" else later).model_copy(
-            update={"steps": count, "mix": shares[name], "evaluate_every": every[name]}
-        )
+        name: bases[name].model_copy(update={"steps": count, "mix": shares[name], "evaluate_every": every[name]})
         for name, count in zip(shares, steps, strict=True)
     }
 

@@ -43,3 +43,12 @@ def relit(photos_B3HW: Tensor, *, lights_B7: Tensor, seeds: Sequence[int]) -> Te
 def _noise(photo_3HW: Tensor, *, seed: int) -> Tensor:
     generator = torch.Generator(photo_3HW.device).manual_seed(seed)
     return torch.randn(photo_3HW.shape, generator=generator, device=photo_3HW.device)
+
+
+def covered(photos_B3HW: Tensor, *, covers: Sequence[Tensor]) -> Tensor:
+    """The photos with grey boxes painted on: per photo [K, 5], xyxy in pixels and the grey level of 255."""
+    photos_B3HW = photos_B3HW.clone()
+    for photo_3HW, covers_K5 in zip(photos_B3HW, covers, strict=True):
+        for x0, y0, x1, y1, grey in covers_K5.round().int().tolist():
+            photo_3HW[:, y0:y1, x0:x1] = grey / 255
+    return photos_B3HW

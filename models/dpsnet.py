@@ -26,7 +26,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from models.augmentation import relit, warped
+from models.augmentation import covered, relit, warped
 from models.backbones import build_backbone
 from models.density import counting_losses, density_targets, valid_cells
 from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
@@ -178,7 +178,8 @@ class DPSNet(nn.Module):
 class DPSNetLosses(nn.Module):
     """What a DPSNet learns from a batch: its losses, those of the counting view times their weights.
 
-    Where targets hold a `matrix` [2, 3] and a `light` [7] (`models.augmentation`) the device varies the photos.
+    Where targets hold a `matrix` [2, 3], a `light` [7] and `covers` [K, 5] (`models.augmentation`) the device varies
+    the photos.
     """
 
     def __init__(self, network: DPSNet, *, size: int, density_weight: float, count_weight: float) -> None:
@@ -194,6 +195,7 @@ class DPSNetLosses(nn.Module):
             matrices_B23, lights_B7 = (torch.stack([one[name] for one in targets]) for name in ("matrix", "light"))
             photos_B3HW = warped(photos_B3HW, matrices_B23=matrices_B23, size=self.size)
             photos_B3HW = relit(photos_B3HW, lights_B7=lights_B7, seeds=[int(one["seed"]) for one in targets])
+            photos_B3HW = covered(photos_B3HW, covers=[one["covers"] for one in targets])
         losses = self.network(photos_B3HW, targets)
         return {name: loss * self.weights.get(name, 1.0) for name, loss in losses.items()}
 

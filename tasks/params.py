@@ -266,7 +266,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -314,6 +314,22 @@ class TrainParams(StageParams):
     mix: tuple[float, ...] = Field(default=(1.0,), description="share of the samples from each input, in their order")
     zoom: float = Field(default=1.25, ge=1, description="largest change of size of a sample, either way")
     colour: float = Field(default=1.0, ge=0, description="strength of the changes of light")
+    strong: float = Field(
+        default=1.0, ge=0, description="the same in pool photos, relative to the others: the student's strong view"
+    )
+    erase: float = Field(
+        default=0.0, ge=0, le=1, description="chance that a part of an item in a pool photo is covered"
+    )
+    balance: float = Field(
+        default=0.0, ge=0, le=1, description="how far pool photos of rare products are drawn more often; 1: inversely"
+    )
+    adapt: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="how far the backbone takes over the statistics of pool photos at the start",
+    )
+    adapt_photos: int = Field(default=24, ge=1, description="pool photos that these statistics are taken from")
     augment: Literal["loader", "device"] = Field(
         default="loader", description="where samples are varied: while they are drawn, or in batches on the device"
     )
@@ -335,7 +351,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -23,20 +23,24 @@ _LEAST_SIDE = 3.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledPhoto:
-    """A photo uint8 [H, W, 3] with boxes [N, 4] xyxy, labels [N] from 1, and ignore boxes [M, 4]."""
+    """A photo uint8 [H, W, 3] with boxes [N, 4] xyxy, labels [N] from 1, and ignore boxes [M, 4]; `pseudo`: the labels
+    are a model's."""
 
     photo_HW3: Picture
     boxes_N4: Floats
     labels_N: NDArray[np.int64]
     ignore_M4: Floats
+    pseudo: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
-    """How much samples vary: `zoom` is the largest factor of size either way, `colour` scales every change of light."""
+    """How much samples vary: `zoom` is the largest factor of size either way, `colour` scales every change of light,
+    `erase` is the chance that a part of an item is covered (Zhong et al., "Random Erasing Data Augmentation", 2020)."""
 
     zoom: float = 1.25
     colour: float = 1.0
+    erase: float = 0.0
 
 
 def labelled_photo(row: ManifestRow, photo_HW3: Picture, *, label_of: dict[int, int], longest: int) -> LabelledPhoto:
@@ -52,6 +56,7 @@ def labelled_photo(row: ManifestRow, photo_HW3: Picture, *, label_of: dict[int, 
         boxes_N4=_boxes([item.box for item in known]) * np.float32(factor),
         labels_N=np.array([label_of[item.category] for item in known], np.int64),
         ignore_M4=_boxes([item.box for item in ignored]) * np.float32(factor),
+        pseudo=row.split == "pseudo",
     )
 
 
@@ -75,7 +80,7 @@ class Light:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
     """A sample whose pixels are still to be made: the labels in it, and what `matrix_23` (photo pixels to sample
-    pixels) and `light` make of the photo."""
+    pixels), `light` and `covers_K5` (boxes in the sample and their grey level) make of the photo."""
 
     photo_HW3: Picture
     boxes_N4: Floats
@@ -83,6 +88,7 @@ class Drawn:
     ignore_M4: Floats
     matrix_23: NDArray[np.float64]
     light: Light
+    covers_K5: Floats
 
 
 def draw_sample(source: LabelledPhoto, *, size: int, variation: Variation, generator: np.random.Generator) -> Drawn:
@@ -100,7 +106,31 @@ def draw_sample(source: LabelledPhoto, *, size: int, variation: Variation, gener
         ignore_M4=np.concatenate([ignore_M4[(ignore_M4[:, 2:] > ignore_M4[:, :2]).all(axis=1)], boxes_N4[cut_N]]),
         matrix_23=matrix_23,
         light=draw_light(strength=variation.colour, generator=generator),
+        covers_K5=draw_covers(boxes_N4[kept_N], chance=variation.erase, generator=generator),
     )
+
+
+def draw_covers(boxes_N4: Floats, *, chance: float, generator: np.random.Generator) -> Floats:
+    """What covers parts of items: boxes xyxy with a grey level (0 to 255), float32 [K, 5].
+
+    Every item is covered with a chance, on a quarter to a half of each side, so that its label stays true.
+    """
+    if not chance:
+        return np.zeros((0, 5), np.float32)
+    chosen_K4 = boxes_N4[generator.random(len(boxes_N4)) < chance]
+    sides_K2 = chosen_K4[:, 2:] - chosen_K4[:, :2]
+    size_K2 = sides_K2 * generator.uniform(0.25, 0.5, sides_K2.shape)
+    corner_K2 = chosen_K4[:, :2] + (sides_K2 - size_K2) * generator.random(sides_K2.shape)
+    grey_K1 = generator.uniform(0, 255, (len(chosen_K4), 1))
+    return np.concatenate([corner_K2, corner_K2 + size_K2, grey_K1], axis=1, dtype=np.float32)
+
+
+def covered(photo_HW3: Picture, *, covers_K5: Floats) -> Picture:
+    """The photo, uint8, with its covers painted on."""
+    photo_HW3 = photo_HW3.copy()
+    for x0, y0, x1, y1, grey in np.rint(covers_K5).astype(int):
+        photo_HW3[y0:y1, x0:x1] = grey
+    return photo_HW3
 
 
 def pixels(drawn: Drawn, *, size: int) -> Picture:
@@ -108,7 +138,8 @@ def pixels(drawn: Drawn, *, size: int) -> Picture:
     photo_HW3 = cv2.warpAffine(
         drawn.photo_HW3, drawn.matrix_23, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
-    return relit(np.asarray(photo_HW3, np.uint8), light=drawn.light)
+    photo_HW3 = relit(np.asarray(photo_HW3, np.uint8), light=drawn.light)
+    return covered(photo_HW3, covers_K5=drawn.covers_K5) if len(drawn.covers_K5) else photo_HW3
 
 
 def _placement(

@@ -6,11 +6,13 @@ them out.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models.training.batches import Batch
@@ -56,6 +58,7 @@ class PhotoSource:
         if shares.sum() <= 0:
             raise ValueError("photos: expected at least one labelled photo with a share above 0, got none")
         self._shares = shares / shares.sum()
+        self._reached = [_cumulative(rows, balance=params.balance) for rows in self._rows]
         self._label_of = {category.id: index for index, category in enumerate(categories, start=1)}
         self._longest = round(params.image_size * params.zoom)
         self._cache: dict[str, LabelledPhoto] = {}
@@ -65,7 +68,7 @@ class PhotoSource:
         """One photo uint8 [S, S, 3] and its target: varied already, or with the numbers to do so on the device."""
         generator = np.random.default_rng((self._params.seed, step, position))
         photo = self._draw(generator)
-        variation = Variation(zoom=self._params.zoom, colour=self._params.colour)
+        variation = view_of(photo, params=self._params)
         drawn = draw_sample(photo, size=self._params.image_size, variation=variation, generator=generator)
         target = _target(drawn, seed=int(generator.integers(2**31)))
         if self._params.augment == "loader":
@@ -75,8 +78,11 @@ class PhotoSource:
     def _draw(self, generator: np.random.Generator) -> LabelledPhoto:
         if generator.random() < self._params.stream:
             return self._compose(int(generator.integers(2**31)))
-        rows = self._rows[generator.choice(len(self._rows), p=self._shares)]
-        return self._load(rows[generator.integers(len(rows))])
+        place = generator.choice(len(self._rows), p=self._shares)
+        rows, reached_N = self._rows[place], self._reached[place]
+        if reached_N is None:
+            return self._load(rows[generator.integers(len(rows))])
+        return self._load(rows[int(np.searchsorted(reached_N, generator.random(), side="right"))])
 
     def _compose(self, index: int) -> LabelledPhoto:
         assert self._kit is not None and self._params.synthesis is not None
@@ -96,6 +102,35 @@ class PhotoSource:
         return found
 
 
+def view_of(photo: LabelledPhoto, *, params: TrainParams) -> Variation:
+    """How a photo is varied: one with pseudo-labels more, as its labels come from a view that was not varied at all."""
+    if not photo.pseudo:
+        return Variation(zoom=params.zoom, colour=params.colour)
+    return Variation(zoom=params.zoom, colour=params.colour * params.strong, erase=params.erase)
+
+
+def balanced_weights(rows: Sequence[ManifestRow], *, balance: float) -> NDArray[np.float64]:
+    """How often each photo is drawn, float64 [N] with sum 1: the mean over its items of (1 / frequency of the SKU).
+
+    `balance` is the exponent: 0 draws all alike, 1 shows every SKU about as often. A photo without an item gets what
+    the least wanted one gets. SKUs that are hard to tell apart are rare among trusted items, so they gain as well.
+    """
+    skus = [[item.sku for item in row.objects if item.status == "ok"] for row in rows]
+    frequency = Counter(sku for photo in skus for sku in photo)
+    weights_N = np.array([np.mean([frequency[sku] ** -balance for sku in photo]) if photo else 0.0 for photo in skus])
+    least = weights_N[weights_N > 0].min(initial=np.inf)
+    weights_N[weights_N == 0] = least if np.isfinite(least) else 1.0
+    return weights_N / weights_N.sum()
+
+
+def _cumulative(rows: Sequence[ManifestRow], *, balance: float) -> NDArray[np.float64] | None:
+    """What `searchsorted` draws a pseudo-labelled photo with; None where all photos are drawn alike."""
+    if not balance or not any(row.split == "pseudo" for row in rows):
+        return None
+    # The last sum may be a little below 1, where a number could be drawn.
+    return np.cumsum(balanced_weights(rows, balance=balance))[:-1]
+
+
 def collated(samples: Sequence[Sample]) -> Batch:
     """Photos uint8 [B, S, S, 3] and their targets as `DPSNetLosses` takes them."""
     return torch.from_numpy(np.stack([photo_HW3 for photo_HW3, _ in samples])), [target for _, target in samples]
@@ -113,7 +148,11 @@ def _target(drawn: Drawn, *, seed: int) -> dict[str, Tensor | int]:
 def _numbers(drawn: Drawn) -> dict[str, Tensor | int]:
     light = drawn.light
     numbers = (*light.gains, light.gamma, light.saturation, light.blur, light.noise)
-    return {"matrix": torch.from_numpy(drawn.matrix_23).float(), "light": torch.tensor(numbers)}
+    return {
+        "matrix": torch.from_numpy(drawn.matrix_23).float(),
+        "light": torch.tensor(numbers),
+        "covers": torch.from_numpy(drawn.covers_K5),
+    }
 
 
 def on_canvas(photo_HW3: Picture, *, side: int) -> Picture:

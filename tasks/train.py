@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from models.dpsnet import DPSNet, DPSNetConfig, DPSNetLosses
+from models.adaptive_norms import adapt_norms
+from models.dpsnet import DPSNet, DPSNetConfig, DPSNetLosses, padded_size
 from models.training.batches import Batch
 from models.training.optimisation import Optimisation, rule_in_words, scaled, scaled_steps
 from models.training.trainer import Phase, Trainer
@@ -26,8 +27,9 @@ from storage.manifest import Manifest, ManifestRow
 from tasks.anchors import box_sides, fitted_anchors, mean_best_iou
 from tasks.confidence import UNTRAINED, ListConfidence
 from tasks.context import StageContext
-from tasks.detection import Detector, encode_config, load_detector
+from tasks.detection import Detector, encode_config, load_detector, to_batch
 from tasks.device import pick_device
+from tasks.fitting import fit_photo
 from tasks.kit import build_kit
 from tasks.loading import batches
 from tasks.params import TrainParams
@@ -36,6 +38,8 @@ from tasks.sprites import Kit
 from tasks.stage import stage
 from tasks.training import BEST_FILE, LOG_FILE, Evaluation, Plan, TrainingFolder, run_training
 from tasks.val_result import evaluate_on_val
+
+_BATCH = 8
 
 
 def network_config(params: TrainParams, *, categories: Sequence[Category], photos: Sequence[Manifest]) -> DPSNetConfig:
@@ -198,10 +202,55 @@ def _train(
     world: World,
 ) -> None:
     network = start_network(context, params=params, init=init, categories=categories_of(val), photos=photos)
+    if params.adapt:
+        adapt_to_pool(context, network, params=params, photos=photos)
     losses = network_losses(network, params=params)
     learn(
-        context, network=network, losses=losses, params=params, photos=photos, val=val, synthesis=synthesis, world=world
+        context,
+        network=network,
+        losses=losses,
+        params=params,
+        photos=photos,
+        val=val,
+        synthesis=synthesis,
+        world=world,
+        judge_start=init is not None,
     )
+
+
+def adapt_to_pool(context: StageContext, network: DPSNet, *, params: TrainParams, photos: Sequence[Manifest]) -> None:
+    """Bring the backbone's statistics on pool photos to those on the other photos; without either it stays as it is.
+
+    Pool photos are those with pseudo-labels, of which only the pixels are read here.
+    """
+    rows = [row for manifest in photos for row in manifest.ok if row.objects]
+    pool, others = ([row for row in rows if (row.split == "pseudo") == wanted] for wanted in (True, False))
+    if not pool or not others:
+        return
+    source, target = (
+        _fitted_photos(context, _spread(some, most=params.adapt_photos), size=params.image_size)
+        for some in (others, pool)
+    )
+    network.eval()
+
+    def forward(photos_B3HW: Tensor) -> object:
+        return network.pyramid_maps(photos_B3HW)
+
+    layers = adapt_norms(
+        network.backbone.body, source=source.split(_BATCH), target=target, forward=forward, strength=params.adapt
+    )
+    network.train()
+    context.log(f"statistics of {layers} layers adapted to {len(target)} pool photos")
+
+
+def _spread(rows: Sequence[ManifestRow], *, most: int) -> list[ManifestRow]:
+    count = min(most, len(rows))
+    return [rows[index * len(rows) // count] for index in range(count)]
+
+
+def _fitted_photos(context: StageContext, rows: Sequence[ManifestRow], *, size: int) -> Tensor:
+    """Photos as the network sees them, float32 [B, 3, S, S] in [0, 1]."""
+    return to_batch([fit_photo(context.read_rgb(row), size=size, side=padded_size(size))[0] for row in rows])
 
 
 def learn(
@@ -214,10 +263,15 @@ def learn(
     val: Manifest,
     synthesis: Sequence[Manifest] | None,
     world: World,
+    judge_start: bool = False,
 ) -> None:
-    """Train a network by its losses and publish the checkpoint that was best on val."""
+    """Train a network by its losses and publish the checkpoint that was best on val.
+
+    `judge_start`: the network it begins with is one of those that are compared.
+    """
     categories = categories_of(val)
     how, plan, rule = scaled_plan(params)
+    plan = replace(plan, judge_start=judge_start)
     _tell(context, network=network, photos=photos, params=params, world=world, rule=rule)
     trainer = make_trainer(network, losses=losses, how=how, params=params, world=world)
     kit = _kit(context, params=params, synthesis=synthesis)

@@ -44,13 +44,15 @@ _MEGABYTE = 2**20
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How long a training is and what happens on the way, in steps. `patience`: it ends after so many evaluations
-    without a better one (0: never before its time)."""
+    without a better one (0: never before its time). `judge_start`: the weights are evaluated before the first step, so
+    that those that are kept are never worse than those it began with."""
 
     steps: int
     batch: int
     save_every: int
     evaluate_every: int = 0
     patience: int = 0
+    judge_start: bool = False
 
     def evaluates_at(self, step: int) -> bool:
         """Whether the weights are evaluated after `step` steps."""
@@ -218,6 +220,8 @@ def run_training(
     if not left or _is_over(folder, plan=plan, trainer=trainer):
         return
     watch = _Watch(context, trainer=trainer, plan=plan, folder=folder)
+    if plan.judge_start and not trainer.step and evaluate is not None:
+        watch.judge_start(evaluate)
     steps = train_steps(trainer, batches(left), clock=time.perf_counter)
     try:
         for report in context.progress(steps, total=len(left), what=what):
@@ -247,6 +251,14 @@ class _Watch:
         self._seconds, self._waited, self._steps = 0.0, 0.0, 0
         curves = context.store.scratch("tensorboard", key=context.stage) / context.scratch.name
         self._curves = Curves(curves, step=trainer.step) if trainer.world.leads else None
+
+    def judge_start(self, evaluate: Callable[[], Evaluation]) -> None:
+        if self._curves is None or self._folder.evaluations:
+            return
+        evaluation = evaluate()
+        self._folder.keep_best(self._trainer.averaged)
+        line = {"step": 0, "losses": {}, "val": evaluation.figures, "rank": list(evaluation.rank)}
+        self._folder.add(line)
 
     def tell(self, report: StepReport, *, evaluate: Callable[[], Evaluation] | None) -> None:
         if self._curves is None:

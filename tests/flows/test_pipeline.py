@@ -139,7 +139,7 @@ def test_presets__are_complete_and_take_the_seed(name):
     assert [len(params.mix) for params in preset.train.values()] == [1, 2, 3, 3]
 
 
-def test_image_rounds__end_in_the_ladders_rung():
+def test_image_rounds__begin_with_the_ladders_rung():
     preset = PRESETS["micro"]().model_copy(update={"image_rounds": 3})
-    assert image_rounds(preset) == ["image_level_1", "image_level_2", "image_level"]
+    assert image_rounds(preset) == ["image_level", "image_level_2", "image_level_3"]
     assert len(image_rounds(PRESETS["paper"]())) == 14

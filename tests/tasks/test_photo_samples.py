@@ -1,10 +1,22 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.augmentation import covered as covered_on_device
 from storage.manifest import ManifestObject, ManifestRow
-from tasks.photo_samples import LabelledPhoto, Variation, draw_light, draw_sample, labelled_photo, pixels, relit
+from tasks.photo_samples import (
+    LabelledPhoto,
+    Variation,
+    covered,
+    draw_covers,
+    draw_light,
+    draw_sample,
+    labelled_photo,
+    pixels,
+    relit,
+)
 
 
 def _photo_of(boxes, *, width=80, height=60):
@@ -111,3 +123,28 @@ def test_relit__keeps_mid_grey_in_range(strength):
     photo = np.full((16, 16, 3), 128, np.uint8)
     means = [_relit(photo, strength=strength, seed=seed).mean() for seed in range(40)]
     assert 128 * 0.4 < min(means) < 128 < max(means) < 128 * 1.9
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_draw_covers__each_lies_on_a_part_of_its_item(seed):
+    boxes = np.array([[10, 10, 50, 30], [60, 5, 64, 40]], np.float32)
+    covers = draw_covers(boxes, chance=1.0, generator=np.random.default_rng(seed))
+    assert (covers[:, :2] >= boxes[:, :2] - 1e-3).all() and (covers[:, 2:4] <= boxes[:, 2:] + 1e-3).all()
+    shares = np.prod(covers[:, 2:4] - covers[:, :2], axis=1) / np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    assert (shares <= 0.26).all() and (covers[:, 4] <= 255).all()
+
+
+def test_draw_covers__none_by_default():
+    assert draw_covers(np.ones((3, 4), np.float32), chance=0.0, generator=np.random.default_rng(0)).shape == (0, 5)
+
+
+def test_covered__the_same_on_the_device():
+    photo = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
+    covers = np.array([[2.2, 3.4, 9.7, 12.0, 200.0], [15, 0, 22, 6, 31.4]], np.float32)
+    painted = covered(photo, covers_K5=covers)
+    on_device = covered_on_device(
+        torch.from_numpy(photo).permute(2, 0, 1)[None] / 255, covers=[torch.from_numpy(covers)]
+    )
+    np.testing.assert_array_equal((on_device[0] * 255).round().permute(1, 2, 0).numpy(), painted)
+    assert (painted[3:12, 2:10] == 200).all() and (painted[:, 10:15] == photo[:, 10:15]).all()

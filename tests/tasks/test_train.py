@@ -1,6 +1,7 @@
 """Stages `train` and `predict` on photos that the test paints: bright squares and dark bars on grey."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,8 @@ from tasks import photo_source as photo_source_module
 from tasks.device import pick_device
 from tasks.loading import batches
 from tasks.params import ComposeParams, TrainParams
-from tasks.photo_source import PhotoSource, collated
+from tasks.photo_samples import LabelledPhoto, Variation
+from tasks.photo_source import PhotoSource, balanced_weights, collated, view_of
 from tasks.stage import run_stage_locally
 from tasks.train import train
 
@@ -168,6 +170,70 @@ def test_train__ends_when_val_gets_no_better(store):
     made = _train(store, patient)
     lines = [json.loads(line) for line in store.read(made.row("log")).splitlines()]
     assert len(lines) == 3, "the first is never bettered, and two more are waited for"
+
+
+def test_train__is_never_worse_on_val_than_what_it_starts_from(store):
+    first = _train(store)
+    wild = PARAMS.model_copy(update={"learning_rate": 0.5, "clip": 0.0, "steps": 2, "average": 0.0, "warmup": 1})
+    made = _train(store, wild, init=first)
+    lines = [json.loads(line) for line in store.read(made.row("log")).splitlines()]
+    assert [line["step"] for line in lines if "val" in line] == [0, 2]
+    assert max(line["rank"] for line in lines if "val" in line) >= lines[0]["rank"]
+    assert made.content["val"]["cAcc"] >= first.content["val"]["cAcc"]
+
+
+def _pseudo(store, *, squares=3, bars=1):
+    """Pseudo-labelled photos, each with one item: many squares, few bars."""
+    publication = store.begin("select", key=f"{squares}-{bars}")
+    for index in range(squares + bars):
+        photo, objects = _photo(index)
+        item = objects[0] if index < squares else objects[1]
+        row = ManifestRow(item_id=f"pseudo/{index}", width=SIZE, height=SIZE, split="pseudo", objects=(item,))
+        publication.put(encode_png(photo), path=f"{index}.png", row=row)
+    return publication.commit(metadata={}, content={"categories": category_records(CATEGORIES)})
+
+
+def test_balanced_weights__every_sku_as_often():
+    item = {name: ManifestObject(category=2, sku=name, box=(0, 0, 1, 1)) for name in ("often", "rarely")}
+    rows = [ManifestRow(item_id=str(index), objects=(item["often"],)) for index in range(6)]
+    rows += [ManifestRow(item_id="r", objects=(item["rarely"],)), ManifestRow(item_id="none")]
+    even, balanced = (balanced_weights(rows, balance=balance) for balance in (0.0, 1.0))
+    np.testing.assert_allclose(even, 1 / 8)
+    assert balanced[6] == pytest.approx(balanced[:6].sum())
+    assert balanced[7] == balanced[0] and balanced.sum() == pytest.approx(1)
+
+
+def test_photo_source__draws_rare_pseudo_labels_more_often(store):
+    photos = [_pseudo(store, squares=6, bars=2)]
+    labels = {}
+    for balance in (0.0, 1.0):
+        params = PARAMS.model_copy(update={"balance": balance, "zoom": 1.0})
+        source = PhotoSource(store, photos=photos, categories=CATEGORIES, params=params, kit=None, workers=0)
+        drawn = [source.sample(step=step, position=0)[1]["labels"].tolist() for step in range(400)]
+        labels[balance] = np.mean([one == [2] for one in drawn])
+    assert labels[0.0] == pytest.approx(0.25, abs=0.08) and labels[1.0] == pytest.approx(0.5, abs=0.08)
+
+
+def test_view_of__the_student_sees_pool_photos_in_a_stronger_view():
+    params = PARAMS.model_copy(update={"strong": 2.0, "erase": 0.5})
+    photo = LabelledPhoto(
+        photo_HW3=np.zeros((4, 4, 3), np.uint8),
+        boxes_N4=np.zeros((0, 4), np.float32),
+        labels_N=np.zeros(0, np.int64),
+        ignore_M4=np.zeros((0, 4), np.float32),
+    )
+    assert view_of(photo, params=params) == Variation(zoom=params.zoom, colour=params.colour)
+    strong = view_of(replace(photo, pseudo=True), params=params)
+    assert strong == Variation(zoom=params.zoom, colour=2 * params.colour, erase=0.5)
+
+
+@pytest.mark.parametrize("augment", ["loader", "device"])
+def test_train__learns_from_pseudo_labels_in_a_strong_view_with_adapted_statistics(store, augment):
+    changes = {"mix": (0.5, 0.5), "balance": 1.0, "strong": 1.5, "erase": 1.0, "adapt": 1.0, "augment": augment}
+    photos = [_photos(store, "synthetic"), _pseudo(store)]
+    made = _train(store, PARAMS.model_copy(update=changes), photos=photos)
+    plain = _train(store, PARAMS.model_copy(update={**changes, "adapt": 0.0}), photos=photos)
+    assert store.read(made.row("checkpoint")) != store.read(plain.row("checkpoint"))
 
 
 def _source(store, **changes):
