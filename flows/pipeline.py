@@ -205,7 +205,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         return rungs
     photos = [synthesized.synthetic, synthesized.rendered]
     rungs["render"] = train("render", level="render", photos=photos, init=rungs["source"])
-    before, stopped = "render", False
+    before, stopped, pseudo = "render", False, None
     for name in (*image_rounds(preset), "instance_level"):
         if stopped and name != "instance_level":
             continue
@@ -220,6 +220,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
             prepared=prepared,
             boards=synthesized.boards,
             preset=preset,
+            former=pseudo,
         )
         if preset.feedback and before == "render":
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
@@ -271,8 +272,12 @@ def select_round(
     prepared: Splits,
     boards: Manifest,
     preset: Preset,
+    former: Manifest | None = None,
 ) -> Manifest:
-    """Pseudo-labels of the pool by a checkpoint, which sees each photo in several views."""
+    """Pseudo-labels of the pool by a checkpoint, which sees each photo in several views.
+
+    `former`: those of the round before; how far the two teachers disagree is told then.
+    """
 
     def predictions(view: View) -> Manifest:
         parameters = preset.predict.model_copy(update={"view": view})
@@ -287,6 +292,7 @@ def select_round(
         boards=boards,
         val=prepared.val,
         val_predictions=val_predictions,
+        **({} if former is None else {"former": former}),
         **reviewed(run, stage="select"),
     )
 

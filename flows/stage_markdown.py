@@ -23,7 +23,7 @@ from storage.manifest import Manifest, ManifestRow
 from storage.store import DamagedArtifactError, Store
 from tasks.stage import StageFailedError
 
-_SIDE, _SHOWN, _REASONS = 112, 6, 8
+_SIDE, _SHOWN, _REASONS, _PRODUCTS = 112, 6, 8, 50
 
 
 def artifact_key(name: str, *, of: str = "") -> str:
@@ -39,6 +39,8 @@ def stage_markdown(name: str, *, run: str, manifest: Manifest, cached: bool, sec
     metrics = manifest.metadata.get("metrics") or {}
     if metrics:
         parts.append(", ".join(f"{key} {_number(value)}" for key, value in sorted(metrics.items())))
+    rails = manifest.metadata.get("guard_rails")
+    parts += [guard_rails_markdown(rails)] if rails else []
     reasons = Counter(row.reason for row in manifest.rows if row.status not in ("ok", "artifact") and row.reason)
     if reasons:
         listed = [f"- {count} × {reason}" for reason, count in reasons.most_common(_REASONS)]
@@ -47,6 +49,21 @@ def stage_markdown(name: str, *, run: str, manifest: Manifest, cached: bool, sec
     parts += [pictures] if pictures else []
     parts.append(f"`{manifest.url}`")
     return "\n\n".join(parts)
+
+
+def guard_rails_markdown(rails: Mapping[str, JSON]) -> str:
+    """A round's guard rails: what was taken, how right and how new it is, what is flagged, and products by number."""
+    names = ("image", "instance", "rejected", "items", "ignored", "estimated_precision", "disagreement")
+    flagged = "\n".join(f"- {flag}" for flag in rails.get("flags") or ["no product vanishes or floods"])
+    taken, expected = rails["skus"], rails.get("expected") or {}
+    share = sum(taken.values()) / max(sum(expected.values()), 1e-9)
+    skus = sorted({*taken, *expected}, key=lambda sku: (-expected.get(sku, 0.0), sku))[:_PRODUCTS]
+    lines = [[sku, taken.get(sku, 0), f"{share * expected.get(sku, 0.0):.1f}"] for sku in skus]
+    tables = [
+        table_of(names, rows=[[rails.get(name) for name in names]]),
+        table_of(("product", "items that teach", "its share of what is expected"), rows=lines),
+    ]
+    return "\n\n".join([tables[0], flagged, tables[1]])
 
 
 def counts_table(manifest: Manifest) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from inspector.ladder_chart import Chart, ladder_chart
 from inspector.rendering import flat, templates
-from inspector.run_data import LEVELS, METRICS, RUNGS, RunData
+from inspector.run_data import LEVELS, METRICS, RunData, rung_name
 from inspector.sections import sections_of
 from storage.digest import JSON
 from storage.files import replace_file
@@ -41,7 +41,7 @@ def render_report(data: RunData) -> str:
             ladder=data.ladder,
             chart=_chart(data),
             headline=headline(data),
-            rung_names=RUNGS,
+            rung_names={rung: rung_name(rung) for rung in data.ladder},
             levels=LEVELS,
             metrics=METRICS,
             shares=_SHARES,
@@ -68,7 +68,7 @@ def quarantined_rows(data: RunData) -> list[tuple[str, ManifestRow]]:
 
 def _chart(data: RunData) -> Chart | None:
     values = {
-        RUNGS[rung]: {level: figures[level]["cAcc"] for level in LEVELS if figures.get(level)}
+        rung_name(rung): {level: figures[level]["cAcc"] for level in LEVELS if figures.get(level)}
         for rung, figures in data.ladder.items()
     }
     if not values:

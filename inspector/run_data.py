@@ -25,8 +25,16 @@ LOWER_IS_BETTER = frozenset({"ACD", "mCCD"})
 
 
 def rung_name(rung: str) -> str:
-    """A rung as people call it; the rounds before the last have a number."""
+    """A rung as people call it; further rounds have a number."""
     return RUNGS.get(rung, rung.replace("_", " "))
+
+
+def _place(rung: str) -> tuple[int, int]:
+    """Where a rung stands on the ladder: rounds on whole photos follow each other before the last rung."""
+    if rung in RUNGS:
+        return list(RUNGS).index(rung), 0
+    number = rung.rsplit("_", 1)[-1]
+    return list(RUNGS).index("image_level"), int(number) if number.isdigit() else 0
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,9 @@ class RunData:
 
     @property
     def ladder(self) -> dict[str, Mapping[str, JSON]]:
-        """Figures by rung and level, in the ladder's order; rungs that the run did not reach are absent."""
+        """Figures by rung and level, in the ladder's order, of the rungs and rounds that the run reached."""
         ladder = self.run.get("ladder") or {}
-        return {rung: ladder[rung] for rung in RUNGS if rung in ladder}
+        return {rung: ladder[rung] for rung in sorted(ladder, key=_place)}
 
     @property
     def champion(self) -> str | None:

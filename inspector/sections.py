@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from inspector.pictures import (
     with_boxes,
     with_heat,
 )
-from inspector.run_data import RUNGS, RunData, one_per_sku, spread
+from inspector.run_data import RunData, one_per_sku, rung_name, spread
 from storage.images import Picture, decode_grey, decode_rgb, decode_rgba
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 
@@ -134,7 +135,7 @@ def detections(data: RunData) -> Section:
     """The champion's detections on test photos beside the counting view's density map."""
     manifest = data.manifests.get(f"predict.{data.champion}.test")
     threshold = float(data.report.get("threshold", 0.5))
-    champion = RUNGS.get(data.champion or "", "none")
+    champion = rung_name(data.champion) if data.champion else "none"
     section = Section(
         identifier="detections",
         title="Detections on test photos",
@@ -164,12 +165,16 @@ def detections(data: RunData) -> Section:
 
 def pseudo_labels(data: RunData) -> Section:
     """Pool photos that became training photos, and those that did not, with the reasons."""
-    found = [(name, data.manifests[f"select.{name}"]) for name in RUNGS if f"select.{name}" in data.manifests]
+    found = _selections(data)
     section = Section(
         identifier="pseudo-labels",
         title="Pseudo-labels on the pool",
         text=" ".join(_selection_text(name, manifest) for name, manifest in found)
-        + " Boxes are trusted detections; grey ones are regions the losses ignore.",
+        + " Boxes are trusted detections; grey ones are regions the losses ignore."
+        + "".join(
+            f" Look at {rung_name(name)}: {flag}." for name, one in found for flag in _rails(one).get("flags", [])
+        ),
+        table=_rounds_table(data, found),
     )
     for name, manifest in found:
         kept = [_pseudo(data, row, name=name) for row in spread(manifest.ok, count=4)]
@@ -179,9 +184,47 @@ def pseudo_labels(data: RunData) -> Section:
     return section
 
 
+def _selections(data: RunData) -> list[tuple[str, Manifest]]:
+    """Rounds and what each selected, in their order."""
+    names = [name for name in data.manifests if name.startswith("select.")]
+    return [(name.removeprefix("select."), data.manifests[name]) for name in names]
+
+
+def _rails(manifest: Manifest) -> Mapping[str, Any]:
+    return manifest.metadata.get("guard_rails") or {}
+
+
+def _rounds_table(data: RunData, found: Sequence[tuple[str, Manifest]]) -> Table | None:
+    """A line for each round: what was taken, how right it is estimated to be, and what val says of the student."""
+    rounds = [(name, _rails(manifest)) for name, manifest in found if _rails(manifest)]
+    if not rounds:
+        return None
+    return Table(
+        caption="Guard rails of the rounds: pool photos taken, items that teach, and how far two teachers disagree",
+        columns=("round", "whole", "in part", "left", "items", "est. precision", "disagreement", "flags", "val cAcc"),
+        rows=[
+            [rung_name(name), *(str(rails[key]) for key in ("image", "instance", "rejected", "items"))]
+            + [_fraction(rails["estimated_precision"]), _fraction(rails.get("disagreement"))]
+            + [str(len(rails.get("flags", []))), _fraction(_val_accuracy(data, name))]
+            for name, rails in rounds
+        ],
+    )
+
+
+def _fraction(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _val_accuracy(data: RunData, name: str) -> float | None:
+    """What a round's student reached on val in its training."""
+    made = data.manifests.get(f"train.{name}")
+    return None if made is None else made.content.get("val", {}).get("cAcc")
+
+
 def _selection_text(name: str, manifest: Manifest) -> str:
-    modes = Counter(str(row.attributes.get("mode", row.status)) for row in manifest.rows)
-    return f"{RUNGS[name]}: " + ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items())) + "."
+    rows = [row for row in manifest.rows if row.status != "artifact"]
+    modes = Counter(str(row.attributes.get("mode", row.status)) for row in rows)
+    return f"{rung_name(name)}: " + ", ".join(f"{count} {mode}" for mode, count in sorted(modes.items())) + "."
 
 
 def _rendered_text(rendered: Manifest | None) -> str:
@@ -274,7 +317,7 @@ def _heat(data: RunData, photo: ManifestRow, row: ManifestRow) -> Picture:
 
 def _pseudo(data: RunData, row: ManifestRow, *, name: str) -> Figure:
     photo = row if row.path else data.parent(row, stage="ingest.pool")
-    caption = f"{RUNGS[name]}, {row.attributes.get('mode', row.status)}: {row.reason}"
+    caption = f"{rung_name(name)}, {row.attributes.get('mode', row.status)}: {row.reason}"
     alt = f"Pool photo, {row.status}, {len(row.objects)} objects"
     if photo is None:
         return Figure(source="", alt=alt, caption=caption, status=row.status)

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from storage.images import Picture, encode_png
 
-_STYLE: Any = {"svg.hashsalt": "tally", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+STYLE: Any = {"svg.hashsalt": "tally", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
 _TILE, _LABEL = 160, 34
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """A figure as SVG, the same bytes for the same figure."""
     buffer = io.BytesIO()
     # Without a date and with a fixed salt for ids, the same figures give the same bytes.
     figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
@@ -36,47 +37,47 @@ def plot_threshold_curve(
 ) -> bytes:
     """SVG of cAcc over the score threshold, one line for each set; `threshold` is marked (`tuned`: val chose it)."""
     origin = "frozen on val" if tuned else "as given"
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(title="cAcc by score threshold", x="threshold", y="cAcc")
         for name, curve in curves.items():
             axes.plot(curve["threshold"], curve["cAcc"], label=name)
         axes.axvline(threshold, color="grey", linestyle=":", label=f"{origin}: {threshold:.2f}")
         axes.set(ylim=(0, 1), xlim=(0, 1))
         axes.legend(frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def plot_accuracy_by_items(by_items: Sequence[tuple[int, int, float]]) -> bytes:
     """SVG of cAcc over the number of products in a photo; the bars are the numbers of photos."""
     items, photos, accuracy = zip(*by_items, strict=True)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(title="cAcc by number of products", x="products in the photo", y="cAcc")
         axes.plot(items, accuracy, marker="o", markersize=3)
         axes.set_ylim(0, 1)
         counts = axes.twinx()
         counts.bar(items, photos, alpha=0.2, color="grey")
         counts.set_ylabel("photos")
-        return _svg(figure)
+        return svg(figure)
 
 
 def plot_reliability(bins: Sequence[Mapping[str, float]], *, error: float) -> bytes:
     """SVG of precision over score; on the diagonal a score is a probability."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(title=f"reliability (calibration error {error:.3f})", x="score", y="share right")
         axes.plot([0, 1], [0, 1], color="grey", linestyle=":")
         sizes = [8 + 60 * one["detections"] / max(one["detections"] for one in bins) for one in bins]
         axes.scatter([one["mean_score"] for one in bins], [one["precision"] for one in bins], s=sizes)
         axes.set(xlim=(0, 1), ylim=(0, 1))
-        return _svg(figure)
+        return svg(figure)
 
 
 def plot_error_kinds(kinds: Mapping[str, int]) -> bytes:
     """SVG of the numbers of missed, double, wrong and background detections."""
     wrong = {kind: count for kind, count in kinds.items() if kind != "right"}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(title=f"mistakes ({kinds['right']} right)", x="", y="number")
         axes.bar_label(axes.bar(list(wrong), list(wrong.values())))
-        return _svg(figure)
+        return svg(figure)
 
 
 def plot_worst_skus(table: Mapping[str, Sequence[Any]], *, most: int = 15) -> bytes:
@@ -86,14 +87,14 @@ def plot_worst_skus(table: Mapping[str, Sequence[Any]], *, most: int = 15) -> by
     wrong = {row["sku"]: row["products"] + row["found"] - 2 * row["right"] for row in rows}
     worst = sorted((row for row in rows if wrong[row["sku"]]), key=lambda row: (wrong[row["sku"]], row["sku"]))[-most:]
     places = np.arange(len(worst))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure, axes = _axes(title="SKUs with most mistakes", x="share", y="")
         for name, shift in (("recall", 0.2), ("precision", -0.2)):
             axes.barh(places + shift, [row[name] or 0.0 for row in worst], height=0.38, label=name)
         axes.set_yticks(places, [row["sku"] for row in worst])
         axes.set_xlim(0, 1)
         axes.legend(frameon=False, fontsize=7)
-        return _svg(figure)
+        return svg(figure)
 
 
 def contact_sheet(tiles: Sequence[tuple[str, Sequence[Picture]]]) -> bytes:

@@ -11,7 +11,6 @@ and the counts first. Every photo gets a row "pseudo/<stem>" that says why it wa
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,11 +27,13 @@ from tasks.calibration import Calibration, fit_calibration
 from tasks.context import StageContext
 from tasks.evaluation_analysis import RIGHT, match
 from tasks.evaluation_set import from_manifests
+from tasks.guard_rails import expected_skus, guard_rails, plot_guard_rails
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
-from tasks.selection import Counts, Judged, as_ignored, boxes_of, judge, objection, sku_histogram, stray_region
+from tasks.selection import Counts, Judged, as_ignored, boxes_of, judge, objection, stray_region
 from tasks.stage import stage
 
+PLOT_ROW = "plot/guard_rails"
 _BOX_SLACK = 0.06
 _TAKEN = {"views": "both views agree", "paper": "both views say the same number", "all": "taken without a choice"}
 
@@ -253,22 +254,6 @@ def _quality(objects: Sequence[ManifestObject]) -> float | None:
     return float(np.prod(scores)) if scores else None
 
 
-def guard_rails(rows: Sequence[ManifestRow]) -> dict[str, JSON]:
-    """What to look at after each round: photos by outcome, items that teach and how many of them are estimated to be
-    right, places ignored, and the SKUs."""
-    objects = [item for row in rows if row.status == "ok" for item in row.objects]
-    scores = [item.score for item in objects if item.status == "ok" and item.score is not None]
-    outcomes = Counter(str(row.attributes.get("mode", row.status)) for row in rows)
-    return {
-        "photos": len(rows),
-        **{name: outcomes[name] for name in ("image", "instance", "rejected")},
-        "items": sum(item.status == "ok" for item in objects),
-        "estimated_precision": float(np.mean(scores)) if scores else None,
-        "ignored": sum(item.status == "ignore" for item in objects),
-        "skus": sku_histogram(objects),
-    }
-
-
 def at_most(decided: Iterable[Selected], *, most: int | None) -> Iterator[Selected]:
     """The same decisions; photos taken after the first `most` (None: no limit) are rejected."""
     taken = 0
@@ -302,12 +287,14 @@ def select(
     val: Manifest | None = None,
     val_predictions: Manifest | None = None,
     reviews: Manifest | None = None,
+    former: Manifest | None = None,
 ) -> None:
     """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring.
 
     `other_views` are predictions on augmented views of the pool, boxes mapped back into the photos' frames.
     `val` and `val_predictions`, of the same checkpoint, calibrate the scores. `reviews` are people's decisions: they
-    hold for a photo while the trusted detections amount to the list that was judged.
+    hold for a photo while the trusted detections amount to the list that was judged. `former`: what the teacher of the
+    round before selected; it changes no decision, only what is told of the disagreement of both.
     """
     calibration = calibration_on(val, predictions=val_predictions)
     pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
@@ -323,10 +310,16 @@ def select(
     photos = [predicted(unlabelled(row), predictions=predictions, other_views=other_views) for row in pool.ok]
     if params.most is not None:
         context.generator("order").shuffle(photos)
-    decided = context.map(decide, [calibrated(seen, calibration=calibration) for seen in photos], what="photos judged")
+    seen_photos = [calibrated(seen, calibration=calibration) for seen in photos]
+    decided = context.map(decide, seen_photos, what="photos judged")
     rows = [_keep(context, one) for one in at_most(decided, most=params.most)]
-    figures = guard_rails(rows)
+    expected = expected_skus(seen.objects for seen in seen_photos)
+    figures = guard_rails(rows, expected=expected, former=former)
     context.metadata["guard_rails"] = figures
+    plot = ManifestRow(item_id=PLOT_ROW, media_type="image/svg+xml", status="artifact")
+    context.put(plot_guard_rails(figures), path="guard_rails.svg", row=plot)
+    for flag in figures["flags"]:
+        context.log(flag)
     context.metadata["calibration"] = {**asdict(calibration.scores), "count_scale": calibration.count_scale}
     context.report(**{name: value for name, value in figures.items() if isinstance(value, (int, float))})
     if not figures["image"] and not figures["instance"]:

@@ -85,7 +85,8 @@ def inputs(store, **planted):
 
 
 def outcome(made):
-    return {row.item_id.split("/")[1]: (row.attributes.get("mode"), row.reason) for row in made.rows}
+    photos = [row for row in made.rows if row.status != "artifact"]
+    return {row.item_id.split("/")[1]: (row.attributes.get("mode"), row.reason) for row in photos}
 
 
 def test_select__every_photo_says_why(store):
@@ -173,7 +174,19 @@ def test_select__guard_rails_count_what_was_taken(store):
         "items": 10,
         "ignored": 2,
         "skus": {"sku-1": 9, "sku-2": 1},
+        "expected": {"sku-1": 9.05, "sku-2": 0.95},
+        "flags": [],
+        "disagreement": None,
     }
+
+
+def test_select__tells_how_far_it_disagrees_with_the_round_before_and_decides_the_same(store):
+    given = inputs(store)
+    first = run_stage_locally(select, PARAMS, store=store, **given)
+    second = run_stage_locally(select, PARAMS, store=store, **given, former=first)
+    assert second.metadata["guard_rails"]["disagreement"] == 0
+    assert second.content_digest == first.content_digest
+    assert store.read(first.row("plot/guard_rails")).startswith(b"<?xml")
 
 
 def test_select__labels_planted_in_the_pool_change_nothing(store):
