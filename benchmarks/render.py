@@ -11,7 +11,7 @@ print     a detector taught by synthetic photos, on synthetic photos and on the 
 detector  test cAcc of the same training on synthetic, rendered and both, for every renderer: some minutes a row
 
 Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered,
-`--renderers` which ones; `--recipe paper` starts from photos as the paper's script composes them.
+`--renderers` which ones (after the parts); `--recipe paper` starts from photos as the paper's script composes them.
 """
 
 from __future__ import annotations
