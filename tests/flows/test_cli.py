@@ -11,6 +11,7 @@ from storage.images import encode_png
 from tests.commands import tally
 
 COMMANDS = {
+    "verify",
     "automations",
     "champion",
     "retrain",

@@ -12,7 +12,7 @@ SCORES = st.lists(st.floats(0, 1), max_size=8)
 
 def test_fused_scores__hand_computed():
     # Room for the first (+1), half a product short at the second (+0.5), beyond the count at the third (-0.5).
-    logits = [*np.log(np.array([0.9, 0.5, 0.4]) / np.array([0.1, 0.5, 0.6])), 1, 0.5, -0.5]
+    logits = np.log(np.array([0.9, 0.5, 0.4]) / np.array([0.1, 0.5, 0.6])) + np.array([1, 0.5, -0.5])
     assert fused_scores([0.9, 0.5, 0.4], count=2.0) == pytest.approx(1 / (1 + np.exp(-logits)))
 
 
