@@ -30,6 +30,9 @@ from tasks.params import (
     View,
 )
 
+# Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
+# average forgets the weights it began with (e-fold).
+_NEW_RATE, _FORGOTTEN = 2.0, 8.0
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
@@ -98,7 +101,10 @@ class Preset(BaseModel):
         base = self.train["image_level"].model_dump()
         # Photos composed on the fly know nothing of what is new: it is all in the stored ones.
         stored = {"stream": 0.0, "synthesis": None}
-        changed = {"steps": steps, "evaluate_every": max(1, steps // 2), "mix": RETRAIN_MIX[name], **stored}
+        # Few steps: what is new is learnt faster, and the average must not remember the champion for longer than them.
+        rate = base["learning_rate"] * (_NEW_RATE if name == "new" else 1.0)
+        pace = {"learning_rate": rate, "average": min(base["average"], max(0.0, 1 - _FORGOTTEN / steps))}
+        changed = {"steps": steps, "evaluate_every": max(1, steps // 2), "mix": RETRAIN_MIX[name], **pace, **stored}
         return RetrainParams.model_validate({**base, **changed})
 
     def compose_new(self, skus: Sequence[str], *, products: int) -> ComposeParams:

@@ -147,3 +147,10 @@ def test_mixed__has_a_share_for_each_input():
     params = mixed(MICRO.retrain["pool"], new=2, replay=4, pool=1)
     assert params.mix == (0.2, 0.2, 0.05, 0.05, 0.05, 0.05, 0.4)
     assert mixed(MICRO.retrain["new"], new=1, replay=1, pool=0).mix == (0.7, 0.3)
+
+
+def test_preset__a_short_retraining_forgets_where_its_average_began():
+    made = PRESETS["demo"]().retrain["new"]
+    later = PRESETS["demo"]().train["image_level"]
+    assert made.learning_rate == 2 * later.learning_rate
+    assert made.average**made.steps < 0.01 < later.average**made.steps
