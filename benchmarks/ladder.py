@@ -2,7 +2,7 @@
 
     python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 1] [--json]
 
-paper          source only, photos composed by the paper's recipe
+paper          source only, photos composed by the paper's recipe of views kept by its area rule
 source         source only, photos as in life
 render         + rendered photos
 image_level    + pool photos on which all views agree
@@ -26,6 +26,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import orjson
 
 from benchmarks.stages import print_result, stage_arguments
 from flows.pipeline import (
@@ -33,7 +34,7 @@ from flows.pipeline import (
     Prepared,
     Rung,
     Synthesized,
-    image_rounds,
+    distill,
     prepare,
     select_round,
     synthesize,
@@ -44,26 +45,39 @@ from flows.runner import LocalRunner
 from storage.boxes import iou_matrix
 from storage.manifest import Manifest, ManifestObject, referenced
 from storage.store import Store
-from tasks.params import ComposeParams, View
+from tasks.params import StageParams, View
 from tasks.selection import boxes_of
+from tasks.stage import Input
 
 FIGURES = ("cAcc", "ACD", "mAP50")
 _SAME_PLACE = 0.5
 
 
+class TellingRunner(LocalRunner):
+    """Prints a rung's figures as soon as it has been evaluated: what follows may take an hour."""
+
+    def stage(self, name: str, params: StageParams, **inputs: Input) -> Manifest:
+        """A stage's result."""
+        made = super().stage(name, params, **inputs)
+        if name.startswith("evaluate."):
+            figures = figures_of(orjson.loads(self.store.read(made.row("report"))))
+            shown = "  ".join(f"{key} {value:.3f}" for key, value in figures.items())
+            print(f"{name.removeprefix('evaluate.'):<14}  {shown}", file=sys.stderr, flush=True)
+        return made
+
+
 @dataclass(frozen=True, kw_only=True)
 class Climb:
-    """One seed's way up the ladder: what all rungs share, and what has been reached."""
+    """One seed's way up the ladder: what all rungs share, and what has been reached by row."""
 
-    run: LocalRunner
+    run: TellingRunner
     preset: Preset
     prepared: Prepared
     synthesized: Synthesized
-    seed: int
     reached: dict[str, dict[str, float]]
 
-    def train(self, name: str, *, level: str, photos: list[Manifest], init: Rung | None) -> Rung:
-        """A rung; its figures are printed and kept."""
+    def train(self, name: str, *, level: str, photos: list[Manifest], init: Rung | None) -> None:
+        """A rung beside the ladder."""
         rung = train_rung(
             self.run,
             name,
@@ -74,29 +88,34 @@ class Climb:
             boards=self.synthesized.boards,
             preset=self.preset,
         )
-        self.reached[name] = figures_of(rung)
-        shown = "  ".join(f"{key} {value:.3f}" for key, value in self.reached[name].items())
-        print(f"seed {self.seed}  {name:<14}  {shown}", file=sys.stderr, flush=True)
-        return rung
+        self.reached[name] = figures_of(rung.report)
 
-    def select(self, name: str, *, level: str, by: Rung, **changes: Any) -> Manifest:  # noqa: ANN401 - parameters
-        """Pseudo-labels of the pool by a rung, with changed parameters of selection."""
-        select = {**self.preset.select, level: self.preset.select[level].model_copy(update=changes)}
+    def select(self, name: str, *, by: Rung, **changes: object) -> Manifest:
+        """Whole pool photos chosen by a rung, with changed parameters of selection."""
+        params = self.preset.select["image_level"].model_copy(update=changes)
         return select_round(
             self.run,
             name,
-            level=level,
+            level="image_level",
             checkpoint=by.checkpoint,
             val_predictions=by.val_predictions,
             prepared=self.prepared,
             boards=self.synthesized.boards,
-            preset=self.preset.model_copy(update={"select": select}),
+            preset=self.preset.model_copy(update={"select": {"image_level": params}}),
         )
 
+    def note_selection(self, name: str) -> int:
+        """Keep how many photos a round took and how right their items are estimated to be; returns the number."""
+        pseudo = self.run.store.load(self.run.results[f"select.{name}"].manifest)
+        scores = [item.score for row in pseudo.ok for item in row.objects if item.status == "ok"]
+        precision = mean(score or 0.0 for score in scores) if scores else 0.0
+        self.reached[f"{name} selection"] = {"taken": float(len(pseudo.ok)), "precision": precision}
+        return len(pseudo.ok)
 
-def figures_of(rung: Rung) -> dict[str, float]:
+
+def figures_of(report: Mapping[str, Any]) -> dict[str, float]:
     """Test cAcc, ACD and mAP50 averaged over the levels, and cAcc of each level."""
-    levels = rung.report["honest"]
+    levels = report["honest"]
     figures = {name: float(levels["averaged"][name]) for name in FIGURES}
     return figures | {f"cAcc_{level}": float(levels[level]["cAcc"]) for level in levels if level != "averaged"}
 
@@ -117,53 +136,41 @@ def shortened(preset: Preset, *, share: float, seed: int) -> Preset:
     return preset.model_copy(update={"train": train, "select": select})
 
 
-def paper_photos(run: LocalRunner, *, prepared: Prepared, synthesized: Synthesized, compose: ComposeParams) -> Manifest:
-    """Synthetic photos by the paper's recipe, of the same sprites on the same boards."""
-    params = compose.model_copy(update={"recipe": "paper"})
-    inputs = {"catalog": prepared.catalog, "poses": prepared.poses, "pool": prepared.pool}
-    return run.stage("compose.paper", params, boards=synthesized.boards, **inputs)
+def paper_photos(run: LocalRunner, *, prepared: Prepared, boards: Manifest, preset: Preset) -> Manifest:
+    """Synthetic photos as the paper's scripts make them, of the same masks on the same boards."""
+    area = preset.prune.model_copy(update={"rule": "area"})
+    shared = {"catalog": prepared.catalog, "pool": prepared.pool}
+    poses = run.stage("prune.paper", area, masks=prepared.masks, network=prepared.network, **shared)
+    compose = preset.compose.model_copy(update={"recipe": "paper"})
+    return run.stage("compose.paper", compose, poses=poses, boards=boards, **shared)
 
 
 def climb(ladder: Climb) -> Rung:
     """All rungs in their order; returns the one before pool photos come in."""
-    synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
-    if rendered is None:
-        raise ValueError("ladder: expected a data set with a pool, got none")
-    paper = paper_photos(
-        ladder.run, prepared=ladder.prepared, synthesized=ladder.synthesized, compose=ladder.preset.compose
-    )
+    run, boards = ladder.run, ladder.synthesized.boards
+    paper = paper_photos(run, prepared=ladder.prepared, boards=boards, preset=ladder.preset)
     ladder.train("paper", level="source", photos=[paper], init=None)
-    source = ladder.train("source", level="source", photos=[synthetic], init=None)
-    render = before = ladder.train("render", level="render", photos=[synthetic, rendered], init=source)
-    for name in (*image_rounds(ladder.preset), "instance_level"):
-        level = "instance_level" if name == "instance_level" else "image_level"
-        pseudo = ladder.select(name, level=level, by=before)
-        note_selection(ladder, name, pseudo=pseudo)
-        before = ladder.train(name, level=level, photos=[synthetic, rendered, pseudo], init=before)
-    return render
-
-
-def note_selection(ladder: Climb, name: str, *, pseudo: Manifest) -> None:
-    """Keep how many photos were taken, and how right their items are estimated to be."""
-    taken = [row for row in pseudo.ok if row.objects]
-    scores = [item.score for row in taken for item in row.objects if item.status == "ok" and item.score is not None]
-    ladder.reached[f"{name} selection"] = {"taken": float(len(taken)), "precision": mean(scores) if scores else 0.0}
+    rungs = distill(run, prepared=ladder.prepared, synthesized=ladder.synthesized, preset=ladder.preset)
+    if "render" not in rungs:
+        raise ValueError("ladder: expected a data set with a pool, got none")
+    ladder.reached.update({name: figures_of(rung.report) for name, rung in rungs.items()})
+    for name in [name for name in rungs if name not in ("source", "render")]:
+        ladder.note_selection(name)
+    return rungs["render"]
 
 
 def other_selections(ladder: Climb, *, render: Rung) -> None:
     """The image level with pseudo-labels chosen in other ways, from the same checkpoint, for as many steps."""
     synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
     assert rendered is not None, "checked by the climb"
-    taken = int(ladder.reached["image_level selection"]["taken"])
-    ways: dict[str, dict[str, Any]] = {
-        "random": {"rule": "all", "most": taken, "confident_score": 0.5},
+    ways: dict[str, dict[str, object]] = {
+        "random": {"rule": "all", "most": ladder.note_selection("image_level"), "confident_score": 0.5},
         "everything": {"rule": "all", "confident_score": 0.5},
         "paper_rule": {"rule": "paper"},
     }
     for name, changes in ways.items():
-        pseudo = ladder.select(name, level="image_level", by=render, **changes)
-        note_selection(ladder, name, pseudo=pseudo)
-        if pseudo.ok:
+        pseudo = ladder.select(name, by=render, **changes)
+        if ladder.note_selection(name):
             ladder.train(name, level="image_level", photos=[synthetic, rendered, pseudo], init=render)
 
 
@@ -195,7 +202,7 @@ def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:
             scores += [float(item.score or 0.0) for item in row.objects]
             right += are_right(row.objects, truth=val.row(row.parents[0]).objects)
     if not scores:
-        return {"photos' items": 0.0}
+        return {"items": 0.0}
     return {"items": float(len(scores)), "estimated": mean(scores), "true": mean(right)}
 
 
@@ -231,11 +238,12 @@ def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noq
     preset = preset.model_copy(
         update={"render": preset.render.model_copy(update={"renderer": arguments.renderer or preset.render.renderer})}
     )
-    run = LocalRunner(store=Store.open(arguments.store), workers=arguments.workers)
+    run = TellingRunner(store=Store.open(arguments.store), workers=arguments.workers)
     prepared = prepare(run, choice=DatasetChoice(dataset=arguments.dataset), preset=preset)
     synthesized = synthesize(run, prepared=prepared, preset=preset)
     seeded = shortened(preset, share=arguments.share, seed=seed)
-    ladder = Climb(run=run, preset=seeded, prepared=prepared, synthesized=synthesized, seed=seed, reached={})
+    ladder = Climb(run=run, preset=seeded, prepared=prepared, synthesized=synthesized, reached={})
+    print(f"seed {seed}", file=sys.stderr, flush=True)
     render = climb(ladder)
     ladder.reached["calibration on val"] = calibration(ladder, by=render)
     if not arguments.without_others:
