@@ -32,10 +32,12 @@ _SHORT = {
     "compose": ("--dataset", "{dataset}", "--preset", "demo", "speed", "board"),
     "render": ("--dataset", "{dataset}", "--preset", "micro", "--photos", "8"),
     "train": ("--dataset", "{dataset}", "--steps", "3"),
+    "ladder": ("--dataset", "{dataset}", "--preset", "micro", "--seeds", "1"),
     "evaluate": ("--photos", "2000"),
     "inspector": (),
     "predict": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "2"),
     "export": ("--dataset", "{dataset}", "--preset", "demo", "--photos", "24", "--rounds", "1"),
+    "faults": ("commit", "refused", "power", "once"),
     "orchestration": ("noop", "--dataset", "{dataset}", "--rounds", "3"),
     "serve": ("--dataset", "{dataset}", "--preset", "demo", "--seconds", "10"),
 }
