@@ -2,14 +2,22 @@
 
 import json
 import re
+import shutil
 
+import pytest
 from playwright.sync_api import expect
 
 from flows.execution import explain_run
 from flows.options import RunOptions
-from storage.reviews import read_decisions
+from storage.reviews import FOLDER, read_decisions
 from storage.store import Store
 from tests.inspector.browser.conftest import follow, press, show, sign_in
+
+
+@pytest.fixture(autouse=True)
+def _undecided(shop):
+    """Nobody has decided anything: the shop is one for all tests, in whatever order they come."""
+    shutil.rmtree(shop.folder / "store" / FOLDER, ignore_errors=True)
 
 
 def verdict_on(shop, stage):

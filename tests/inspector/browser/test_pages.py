@@ -269,7 +269,9 @@ def test_item__lineage_leads_from_the_exemplar_to_its_photos(open_page):
 def test_item__pool_evidence_and_pseudo_labels(open_page):
     page = first_item(open_page(), "prune")
     loaded(page, "[aria-labelledby=evidence-title]")
-    page = first_item(page, "select.instance_level")
+    page.goto(STAGE.format("select.instance_level"))
+    # A plot of the round comes first.
+    follow(page, page.locator(".gallery .tile:is(.ok, .rejected)").first)
     expect(page.locator(".notice").first).to_contain_text(re.compile("rejected|ok"))
     expect(page.locator(".film.boxes")).to_be_attached()
 
