@@ -88,8 +88,9 @@ def answers(url, *, server, output):
         return False
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(chromium):
+    # Closed with each file: Playwright keeps an event loop running, beside which other files' tests can't start theirs.
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: see `make test`")
     sync_api.expect.set_options(timeout=1000 * LONGEST)
     with sync_api.sync_playwright() as playwright:
