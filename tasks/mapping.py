@@ -10,6 +10,7 @@ A piece whose worker dies is given to another one.
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import sys
 from collections import deque
@@ -38,6 +39,9 @@ THREADS, PROCESSES, DASK = "threads", "processes", "dask"
 _AHEAD = 4
 _PIECES, _LARGEST_PIECE = 8, 64
 _ATTEMPTS = 4
+# glibc's mallopt: names from malloc.h, and the largest sizes it takes for memory that is kept.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_KEPT, _LARGEST_KEPT = 1 << 28, 1 << 25
 
 
 class Traveller(Protocol):
@@ -81,8 +85,21 @@ def _unpacked(luggage: Luggage) -> tuple[Callable[[Any], Any], Traveller]:
         torch.set_num_threads(luggage.threads)
     # A worker is one of several on its machine, each with items of its own: they would wait for each other's threads.
     cv2.setNumThreads(1)
+    keep_freed_memory()
     function, traveller = cloudpickle.loads(luggage.data)
     return function, traveller
+
+
+def keep_freed_memory() -> None:
+    """Let freed memory be used again by this process, where the C library is glibc.
+
+    Dask starts its workers with `MALLOC_TRIM_THRESHOLD_`: whatever a photo takes is then given back to the system, and
+    taken from it page by page for the next one, which costs as much time as composing it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
 
 
 def work_on(luggage: Luggage, items: Sequence[Any]) -> Piece[Any]:

@@ -1,5 +1,8 @@
+import ctypes
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -122,3 +125,29 @@ def test_in_pieces__covers_the_items_in_order_and_leaves_nobody_waiting():
     assert [number for piece in pieces for number in piece] == list(range(1000))
     assert 8 * 3 <= len(pieces) <= 9 * 3
     assert [list(piece) for piece in in_pieces("ab", workers=4)] == [["a"], ["b"]]
+
+
+_FAULTS = """
+import resource, sys, numpy
+from tasks.mapping import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+numpy.ones(2_000_000, numpy.uint8)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    numpy.ones(2_000_000, numpy.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_keep_freed_memory__photos_are_not_taken_from_the_system_page_by_page():
+    # As Dask starts its workers.
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}
+
+    def faults(how):
+        command = [sys.executable, "-c", _FAULTS, how]
+        return int(subprocess.run(command, env=environment, capture_output=True, check=True).stdout)
+
+    assert faults("as they come") > 50 * 400
+    assert faults("kept") < 1000
