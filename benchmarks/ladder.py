@@ -35,6 +35,7 @@ from flows.pipeline import (
     Rung,
     Synthesized,
     distill,
+    paste_round,
     prepare,
     select_round,
     synthesize,
@@ -76,17 +77,20 @@ class Climb:
     synthesized: Synthesized
     reached: dict[str, dict[str, float]]
 
-    def train(self, name: str, *, level: str, photos: list[Manifest], init: Rung | None) -> None:
-        """A rung beside the ladder."""
+    def train(
+        self, name: str, *, level: str, photos: list[Manifest], init: Rung | None, pseudo: Manifest | None = None
+    ) -> None:
+        """A rung beside the ladder; pool photos with pseudo-labels are pasted on as those of the ladder are."""
+        shared = {"prepared": self.prepared, "boards": self.synthesized.boards, "preset": self.preset}
+        pasted = None if pseudo is None else paste_round(self.run, name, pseudo=pseudo, **shared)
         rung = train_rung(
             self.run,
             name,
             level=level,
-            photos=photos,
+            photos=photos if pseudo is None else [*photos, pseudo],
             init=init,
-            prepared=self.prepared,
-            boards=self.synthesized.boards,
-            preset=self.preset,
+            pasted=pasted,
+            **shared,
         )
         self.reached[name] = figures_of(rung.report)
 
@@ -171,7 +175,7 @@ def other_selections(ladder: Climb, *, render: Rung) -> None:
     for name, changes in ways.items():
         pseudo = ladder.select(name, by=render, **changes)
         if ladder.note_selection(name):
-            ladder.train(name, level="image_level", photos=[synthetic, rendered, pseudo], init=render)
+            ladder.train(name, level="image_level", photos=[synthetic, rendered], init=render, pseudo=pseudo)
 
 
 def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:

@@ -44,6 +44,8 @@ def stage_names(preset: Preset) -> list[str]:
             names += [f"predict.{rung}.pool", *others, f"select.{rung}"]
             if preset.feedback and rung == image_rounds(preset)[0]:
                 names += ["prune.feedback", "compose.feedback", "render.feedback"]
+            if preset.paste_share:
+                names.append(f"paste.{rung}")
         names += [f"train.{rung}", f"predict.{rung}.val", f"predict.{rung}.test", f"evaluate.{rung}"]
     return names
 

@@ -226,7 +226,8 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
             anew = preset.model_copy(update={"render": render})
             photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=anew)
-        rungs[name] = train(name, level=level, photos=[*photos, pseudo], init=rung)
+        pasted = paste_round(run, name, pseudo=pseudo, prepared=prepared, boards=synthesized.boards, preset=preset)
+        rungs[name] = train(name, level=level, photos=[*photos, pseudo], init=rung, pasted=pasted)
         before = better_on_val(before, name, rungs=rungs)
         stopped = before != name
     return rungs
@@ -297,6 +298,24 @@ def select_round(
     )
 
 
+def paste_round(
+    run: Runner, name: str, *, pseudo: Manifest, prepared: Prepared, boards: Manifest, preset: Preset
+) -> Manifest | None:
+    """The accepted photos of a round with further items pasted on; None where the preset wants none."""
+    if not preset.paste_share:
+        return None
+    return run.stage(
+        f"paste.{name}",
+        preset.paste,
+        pseudo=pseudo,
+        catalog=prepared.catalog,
+        poses=prepared.poses,
+        boards=boards,
+        pool=prepared.pool,
+        network=prepared.network,
+    )
+
+
 def train_rung(
     run: Runner,
     name: str,
@@ -307,9 +326,17 @@ def train_rung(
     prepared: Prepared,
     boards: Manifest,
     preset: Preset,
+    pasted: Manifest | None = None,
 ) -> Rung:
-    """Train and evaluate a rung, from the checkpoint of `init` or from pretrained weights."""
+    """Train and evaluate a rung, from the checkpoint of `init` or from pretrained weights.
+
+    `pasted`: the last of the photos with further items on them, which get a part of those photos' share.
+    """
     params, synthesis = preset.train[level], None
+    if pasted is not None:
+        *others, last = params.mix
+        mix = (*others, last * (1 - preset.paste_share), last * preset.paste_share)
+        params, photos = params.model_copy(update={"mix": mix}), [*photos, pasted]
     if params.stream:
         params = params.model_copy(update={"synthesis": preset.compose})
         synthesis = [prepared.catalog, prepared.poses, boards, prepared.pool]

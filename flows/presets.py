@@ -16,6 +16,7 @@ from tasks.params import (
     CompareParams,
     ComposeParams,
     EvaluateParams,
+    PasteParams,
     PredictParams,
     PruneParams,
     RefineParams,
@@ -44,10 +45,12 @@ class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
     `image_rounds`: how often whole photos are selected and learnt from. `other_views`: in which other views pool
-    photos are predicted again; selection wants the views to agree. `feedback`: whether views are weighed, and photos
-    composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the renderer `auto`
-    tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels. `retrain_share`: how
-    much of the whole ladder's photos and steps a retraining takes when the catalog or the pool has changed.
+    photos are predicted again; selection wants the views to agree. `paste_share`: how many of the samples of pool
+    photos are of those with further items pasted on; 0: none are made. `feedback`: whether views are weighed, and
+    photos composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the
+    renderer `auto` tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels.
+    `retrain_share`: how much of the whole ladder's photos and steps a retraining takes when the catalog or the pool
+    has changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +70,8 @@ class Preset(BaseModel):
     predict: PredictParams = PredictParams()
     image_rounds: int = Field(default=1, ge=1)
     other_views: tuple[View, ...] = (View(turns=2), View(zoom=0.8))
+    paste: PasteParams = PasteParams()
+    paste_share: float = Field(default=0.0, ge=0, lt=1)
     feedback: bool = False
     evaluate: EvaluateParams = EvaluateParams()
     retrain_share: float = Field(default=0.12, gt=0, le=1)
@@ -168,6 +173,8 @@ def micro() -> Preset:
         trial_steps=2,
         train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
         other_views=(View(turns=2),),
+        paste=PasteParams(photos=4, working_size=96, confident_score=0, synthesis=ComposeParams(scale_photos=2)),
+        paste_share=0.3,
         select=_selections(confident_score=0.02, doubtful_score=0.02, precision=0, tolerance=99, stray_area=99),
         evaluate=EvaluateParams(resamplings=50, pictures=2),
     )

@@ -93,7 +93,11 @@ def compose_photo(kit: Kit, *, params: ComposeParams, index: int) -> Composed:
 
 def draw_scene(kit: Kit, *, generator: np.random.Generator) -> Scene:
     """A lit board, shadows as in that photo, and a little variation of the items' exposure and tint."""
-    board = kit.boards[int(generator.integers(len(kit.boards)))]
+    return scene_on(kit.boards[int(generator.integers(len(kit.boards)))], generator=generator)
+
+
+def scene_on(board: LitBoard, *, generator: np.random.Generator) -> Scene:
+    """The same on a given board."""
     exposure_3 = _EXPOSURE_SPREAD * generator.standard_normal() + _TINT_SPREAD * generator.standard_normal(3)
     gains_hw3 = board.shade_hw3 * np.exp(exposure_3).astype(np.float32)
     return Scene(board=board, lamp=draw_lamp(board.shadows, generator=generator), gains_hw3=gains_hw3)
@@ -102,15 +106,22 @@ def draw_scene(kit: Kit, *, generator: np.random.Generator) -> Scene:
 def laid_out(
     items: Items, *, kit: Kit, board_HW3: Photo, params: ComposeParams, generator: np.random.Generator
 ) -> Layout:
-    """Places for the drawn items, in their order; an item without a place is left out."""
+    """Places for the drawn items on an empty board, in their order; an item without a place is left out."""
     height, width = board_HW3.shape[:2]
+    top, ground = empty_top(height, width), empty_ground(height, width)
+    return laid_on(items, kit=kit, top=top, ground=ground, params=params, generator=generator)
+
+
+def laid_on(
+    items: Items, *, kit: Kit, top: Top, ground: Ground, params: ComposeParams, generator: np.random.Generator
+) -> Layout:
+    """The same where something may lie already, which counts as an item below; `top` and `ground` are changed."""
     last = items[-1]
     crops = np.empty(int(last["crop"] + last["rows"] * last["columns"]), np.uint32)
     covers = np.empty(int(last["cover"] + last["cell_rows"] * last["cell_columns"]), np.uint32)
     kind: Kind = "uniform" if params.left_out("layout") else draw_name(params.arrangements, generator=generator)
     gathering = draw_gathering(kind, places=kit.places, generator=generator)
     limit = 0.0 if params.left_out("layout") else max(params.min_visible, _SOMETHING)
-    top, ground = empty_top(height, width), empty_ground(height, width)
     pictures = kit.pictures, kit.thumbs
     lay_out(items, *pictures, kit.table.axes_M, crops, covers, top, ground, gathering, limit, generator)
     return Layout(items=items[items["label"] > 0], crops=crops, covers=covers, top=top)

@@ -274,6 +274,38 @@ def assemble(
     )
 
 
+def with_cutouts(kit: Kit, cutouts: Sequence[Cutout], *, share: float, most: int) -> Kit:
+    """The kit with further sprites at board scale, in the pool's colours: items cut out of pool photos.
+
+    They get `share` (below 1) of what is drawn of their products, each by its weight; of a product those `most` of the
+    highest weight are taken. How high they stand is what its other sprites say.
+    """
+    ranked: dict[str, list[Cutout]] = {sku: [] for sku in kit.skus}
+    for one in sorted(cutouts, key=lambda one: -one.weight):
+        if one.sku in ranked and len(ranked[one.sku]) < most:
+            ranked[one.sku].append(one)
+    own = {sku: [sprite for sprite in kit.sprites if sprite.sku == sku] for sku in kit.skus}
+    sprites = [one for sku in kit.skus for one in (*own[sku], *_further(ranked[sku], own=own[sku], share=share))]
+    collection = collected([one.rgba_hw4 for one in sprites])
+    cell = cell_side(*kit.boards[0].canvas_HW3.shape[:2])
+    return replace(
+        kit,
+        sprites=[replace(one, rgba_hw4=picture_at(collection, number)) for number, one in enumerate(sprites)],
+        pictures=collection,
+        thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
+        table=table_of(sprites, equal=False),
+    )
+
+
+def _further(cutouts: Sequence[Cutout], *, own: Sequence[Sprite], share: float) -> list[Sprite]:
+    """A product's cut-outs as sprites beside its own ones, of which there are some."""
+    height = float(np.median([one.height for one in own]))
+    total = sum(one.weight for one in cutouts)
+    factor = share / (1 - share) * sum(one.weight for one in own) / total if total else 0.0
+    made = scale_cutouts(cutouts, scale=1.0)
+    return [replace(one, height=height, weight=factor * one.weight) for one in made]
+
+
 def habits_of(params: ComposeParams) -> Habits:
     """What compiled code needs to know of the parameters."""
     paper = params.recipe == "paper"

@@ -214,6 +214,32 @@ class ComposeParams(StageParams):
         return self.recipe == "paper" or part in self.without
 
 
+class PasteParams(StageParams):
+    """Further items on accepted pool photos: sprites, and items cut out of other pool photos."""
+
+    stage: ClassVar[str] = "paste"
+    versions: int = Field(default=2, ge=1, description="photos made of each accepted one")
+    photos: int = Field(default=2000, ge=1, description="most photos made; accepted ones are spread over then")
+    skus: tuple[int, int] = Field(default=(1, 4), description="least and most different products added to a photo")
+    items: tuple[int, int] = Field(
+        default=(1, 6), description="least and most items added; fewer where no place is left"
+    )
+    pool_share: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="how much of a product comes from pool photos, where it was cut out of some",
+    )
+    confident_score: float = Field(default=0.9, ge=0, le=1, description="score from which an item is cut out")
+    cutouts: int = Field(default=32, ge=0, description="most cut-outs of a product, those of the highest score")
+    working_size: int = Field(default=640, ge=64, description="longer side of a photo in the saliency network, pixels")
+    quality: int = Field(default=92, ge=1, le=100, description="JPEG quality")
+    synthesis: ComposeParams = Field(
+        default=ComposeParams(min_visible=0.6),
+        description="how items are drawn and laid; its numbers of photos and items and its scale do not count",
+    )
+
+
 class RenderParams(StageParams):
     """Translation of synthetic photos to the look of the pool.
 

@@ -33,14 +33,15 @@ def rising_store():
 @dataclass
 class RecordingRunner:
     asked: dict = field(default_factory=dict)
+    params: dict = field(default_factory=dict)
     store: SimpleNamespace = field(default_factory=rising_store)
 
     def stage(self, name, params, **inputs):
-        self.asked[name] = inputs
+        self.asked[name], self.params[name] = inputs, params
         return manifest(name)
 
 
-def climb(preset):
+def climbed(preset):
     runner = RecordingRunner()
     names = ("catalog", "val", "test", "coarse", "network", "masks", "poses")
     pool = Manifest(
@@ -49,7 +50,11 @@ def climb(preset):
     prepared = Prepared(pool=pool, **{name: manifest(name) for name in names})
     synthesized = Synthesized(boards=manifest("board"), synthetic=manifest("compose"), rendered=manifest("render"))
     distill(runner, prepared=prepared, synthesized=synthesized, preset=preset)
-    return runner.asked
+    return runner
+
+
+def climb(preset):
+    return climbed(preset).asked
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
@@ -61,8 +66,24 @@ def test_distill__feedback_weighs_views_by_the_first_rounds_pseudo_labels(rounds
     assert asked["compose.feedback"]["poses"].key == "prune.feedback"
     for name in (*image_rounds(preset), "instance_level"):
         photos = [one.key for one in asked[f"train.{name}"]["photos"]]
-        assert photos == ["compose.feedback", "render.feedback", f"select.{name}"]
+        assert photos == ["compose.feedback", "render.feedback", f"select.{name}", f"paste.{name}"]
     assert [one.key for one in asked["train.render"]["photos"]] == ["compose", "render"]
+
+
+def test_distill__photos_with_further_items_take_a_part_of_the_pools_share():
+    preset = PRESETS["micro"]()
+    runner = climbed(preset)
+    assert runner.asked["paste.image_level"]["pseudo"].key == "select.image_level"
+    *others, pool = preset.train["image_level"].mix
+    given = runner.params["train.image_level"].mix
+    assert given == pytest.approx((*others, pool * (1 - preset.paste_share), pool * preset.paste_share))
+
+
+def test_distill__a_share_of_0_pastes_nothing():
+    preset = PRESETS["micro"]().model_copy(update={"paste_share": 0.0})
+    runner = climbed(preset)
+    assert not [name for name in runner.asked if name.startswith("paste")]
+    assert runner.params["train.image_level"].mix == preset.train["image_level"].mix
 
 
 def test_distill__without_feedback_composes_once():
