@@ -105,7 +105,7 @@ class Climb:
             val_predictions=by.val_predictions,
             prepared=self.prepared,
             boards=self.synthesized.boards,
-            preset=self.preset.model_copy(update={"select": {"image_level": params}}),
+            preset=self.preset.model_copy(update={"select": {"image_level": params}, "thresholds": ()}),
         )
 
     def note_selection(self, name: str) -> int:

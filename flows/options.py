@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from flows.catalog import catalog_name
 from flows.parts import Part, part_of
 from flows.pipeline import DatasetChoice
-from flows.presets import PRESETS, Preset
+from flows.presets import PAPER_THRESHOLDS, PRESETS, Preset
 from flows.runs import last_run, read_run
 from storage.catalogs import CatalogVersion, catalog_version
 from storage.champions import current_champion
@@ -69,6 +69,11 @@ class RunOptions(BaseModel):
     feedback: bool = Field(
         default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
     )
+    selection: Literal["", "precision", "thresholds"] = Field(
+        default="",
+        description="what decides which pool photos are taken whole: the expected precision of their items, or the "
+        "paper's thresholds of the scores, which rise by round from 0.80 to 0.95; empty: as the preset",
+    )
     renderer: Literal[Renderer, "auto", ""] = Field(
         default="",
         description="what gives synthetic photos the look of the pool; auto: what teaches best; empty: as the preset",
@@ -116,10 +121,11 @@ class RunOptions(BaseModel):
         return DatasetChoice(dataset=self.dataset, pool_source=self.pool_source, skus=self.sku, catalog=catalog)
 
     def configuration(self) -> Preset:
-        """The preset with the run's seed in every stage, and with the feedback and the renderer that are asked for."""
+        """The preset with the run's seed in every stage, and with the feedback, selection and renderer asked for."""
         preset = PRESETS[self.preset]()
         render = preset.render.model_copy(update={"renderer": self.renderer or preset.render.renderer})
-        changes = {"feedback": self.feedback or preset.feedback, "render": render}
+        thresholds = {"": preset.thresholds, "precision": (), "thresholds": PAPER_THRESHOLDS}[self.selection]
+        changes = {"feedback": self.feedback or preset.feedback, "thresholds": thresholds, "render": render}
         return preset.model_copy(update=changes).seeded(self.seed)
 
     def part(self) -> Part:

@@ -221,6 +221,8 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
             boards=synthesized.boards,
             preset=preset,
             former=pseudo,
+            # The first two rungs select nothing.
+            number=len(rungs) - 2,
         )
         if preset.feedback and before == "render":
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
@@ -274,10 +276,12 @@ def select_round(
     boards: Manifest,
     preset: Preset,
     former: Manifest | None = None,
+    number: int = 0,
 ) -> Manifest:
     """Pseudo-labels of the pool by a checkpoint, which sees each photo in several views.
 
-    `former`: those of the round before; how far the two teachers disagree is told then.
+    `former`: those of the round before; how far the two teachers disagree is told then. `number`: of the selection in
+    its run, from 0.
     """
 
     def predictions(view: View) -> Manifest:
@@ -286,7 +290,7 @@ def select_round(
 
     return run.stage(
         f"select.{name}",
-        preset.select[level],
+        preset.selection(level, number=number),
         pool=prepared.pool,
         predictions=predictions(View()),
         other_views=[predictions(view) for view in preset.other_views],

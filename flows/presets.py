@@ -37,6 +37,9 @@ _NEW_RATE, _FORGOTTEN = 2.0, 8.0
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
+# The published thresholds of the detections' scores by round of selection; the last one stays.
+PAPER_THRESHOLDS = (0.80, 0.85, 0.90, 0.95)
+
 # What a student learns from pool photos by: a stronger view than its teacher's, and rare products as often as others.
 STUDENT = {"strong": 1.4, "erase": 0.2, "balance": 0.5}
 
@@ -45,12 +48,13 @@ class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
     `image_rounds`: how often whole photos are selected and learnt from. `other_views`: in which other views pool
-    photos are predicted again; selection wants the views to agree. `paste_share`: how many of the samples of pool
-    photos are of those with further items pasted on; 0: none are made. `feedback`: whether views are weighed, and
-    photos composed and rendered, once more by what the first round's pseudo-labels show. `renderers`: what the
-    renderer `auto` tries, each judged by a training of `trial_steps` steps at no more than `trial_size` pixels.
-    `retrain_share`: how much of the whole ladder's photos and steps a retraining takes when the catalog or the pool
-    has changed.
+    photos are predicted again; selection wants the views to agree. `thresholds`: the score from which detections
+    are trusted by round of selection, where that decides about whole photos and not their expected precision.
+    `paste_share`: how many of the samples of pool photos are of those with further items pasted on; 0: none are
+    made. `feedback`: whether views are weighed, and photos composed and rendered, once more by what the first
+    round's pseudo-labels show. `renderers`: what the renderer `auto` tries, each judged by a training of
+    `trial_steps` steps at no more than `trial_size` pixels. `retrain_share`: how much of the whole ladder's photos
+    and steps a retraining takes when the catalog or the pool has changed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +74,7 @@ class Preset(BaseModel):
     predict: PredictParams = PredictParams()
     image_rounds: int = Field(default=1, ge=1)
     other_views: tuple[View, ...] = (View(turns=2), View(zoom=0.8))
+    thresholds: tuple[float, ...] = ()
     paste: PasteParams = PasteParams()
     paste_share: float = Field(default=0.0, ge=0, lt=1)
     feedback: bool = False
@@ -90,6 +95,15 @@ class Preset(BaseModel):
                 "mix": (1.0,),
             }
         )
+
+    def selection(self, level: str, *, number: int) -> SelectParams:
+        """The parameters of selection number `number` (from 0) of a run, for a rung of this level."""
+        params = self.select[level]
+        if not self.thresholds:
+            return params
+        threshold = self.thresholds[min(number, len(self.thresholds) - 1)]
+        doubtful = min(params.doubtful_score, threshold)
+        return params.model_copy(update={"confident_score": threshold, "doubtful_score": doubtful, "precision": 0.0})
 
     def seeded(self, seed: int) -> Preset:
         """The same preset with `seed` in every stage."""
@@ -238,6 +252,7 @@ def gpu() -> Preset:
 def paper() -> Preset:
     """The published schedule: ResNet-101 at 800 pixels, batch 8, 180,000 steps, then 14 rounds of 10,000."""
     base = gpu()
+    image = base.select["image_level"].model_copy(update={"rule": "paper"})
     train = base.train["source"].model_copy(
         update={
             "backbone": "resnet101",
@@ -255,6 +270,8 @@ def paper() -> Preset:
         update={
             "name": "paper",
             "image_rounds": 14,
+            "select": {**base.select, "image_level": image},
+            "thresholds": PAPER_THRESHOLDS,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
             "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3),
