@@ -67,7 +67,9 @@ class RunOptions(BaseModel):
     refresh: Names = Field(default=(), description="stages to compute again although they are cached")
     sku: Names = Field(default=(), description="products whose exemplars are used; all when empty")
     feedback: bool = Field(
-        default=False, description="weigh views and compose photos once more by the first round's pseudo-labels"
+        default=False,
+        description="weigh views and compose photos once more by the views, sizes, light and layout that the first "
+        "round's pseudo-labels show",
     )
     selection: Literal["", "precision", "thresholds"] = Field(
         default="",

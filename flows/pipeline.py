@@ -227,7 +227,7 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
         if preset.feedback and before == "render":
             render = chosen_renderer(preset.render, rendered=synthesized.rendered)
             anew = preset.model_copy(update={"render": render})
-            photos = _composed_anew(run, prepared=prepared, boards=synthesized.boards, pseudo=pseudo, preset=anew)
+            photos = _composed_anew(run, prepared=prepared, synthesized=synthesized, pseudo=pseudo, preset=anew)
         pasted = paste_round(run, name, pseudo=pseudo, prepared=prepared, boards=synthesized.boards, preset=preset)
         rungs[name] = train(name, level=level, photos=[*photos, pseudo], init=rung, pasted=pasted)
         before = better_on_val(before, name, rungs=rungs)
@@ -241,9 +241,10 @@ def better_on_val(before: str, name: str, *, rungs: Mapping[str, Rung]) -> str:
 
 
 def _composed_anew(
-    run: Runner, *, prepared: Prepared, boards: Manifest, pseudo: Manifest, preset: Preset
+    run: Runner, *, prepared: Prepared, synthesized: Synthesized, pseudo: Manifest, preset: Preset
 ) -> list[Manifest]:
-    """Synthetic and rendered photos of the views that accepted pseudo-labels show: named crops are better evidence."""
+    """Synthetic and rendered photos of the views, sizes, light and layout that accepted pseudo-labels show: labels are
+    better evidence than unnamed crops."""
     poses = run.stage(
         "prune.feedback",
         preset.prune,
@@ -255,7 +256,15 @@ def _composed_anew(
         **reviewed(run, stage="prune"),
     )
     synthetic = run.stage(
-        "compose.feedback", preset.compose, catalog=prepared.catalog, poses=poses, boards=boards, pool=prepared.pool
+        "compose.feedback",
+        preset.compose,
+        catalog=prepared.catalog,
+        poses=poses,
+        boards=synthesized.boards,
+        pool=prepared.pool,
+        pseudo=pseudo,
+        composed=synthesized.synthetic,
+        network=prepared.network,
     )
     return [synthetic, run.stage("render.feedback", preset.render, synthetic=synthetic, pool=prepared.pool)]
 

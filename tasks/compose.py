@@ -13,6 +13,7 @@ Boundary: pixels and manifests; no torch.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ import numpy as np
 from storage.images import encode_jpeg
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.blend import add_noise, blur, lit_crop, poisson_crop
+from tasks.feedback import learnt_from
 from tasks.items import Floats, Ground, Items, Packed, Photo, Top
 from tasks.kit import build_kit
 from tasks.laying import MOST_ITEMS, lay_out
@@ -248,9 +250,22 @@ def compose(
     poses: Manifest,
     boards: Manifest,
     pool: Manifest,
+    pseudo: Manifest | None = None,
+    composed: Manifest | None = None,
+    network: Manifest | None = None,
 ) -> None:
-    """Compose `params.photos` synthetic photos; see the module's docstring."""
-    kit = build_kit(context, params=params, catalog=catalog, poses=poses, boards=boards, pool=pool)
+    """Compose `params.photos` synthetic photos; see the module's docstring.
+
+    `pseudo`, a result of `select`, replaces what was estimated of sizes, light and layout without labels
+    (`tasks.feedback`), by comparison with the photos `composed` before. The saliency `network` is needed with it.
+    """
+    sizes: Mapping[str, float] = {}
+    if pseudo is not None:
+        if composed is None or network is None:
+            raise ValueError("pseudo: expected photos composed before and the saliency network beside it, got none")
+        lesson = learnt_from(context, pseudo, params=params, boards=boards, composed=composed, network=network)
+        params, boards, sizes = lesson.params, lesson.boards, lesson.sizes
+    kit = build_kit(context, params=params, catalog=catalog, poses=poses, boards=boards, pool=pool, sizes=sizes)
 
     def make(index: int) -> list[str]:
         data, row = encoded_photo(index, kit=kit, params=params)

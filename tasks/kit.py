@@ -66,8 +66,9 @@ def build_kit(
     poses: Manifest,
     boards: Manifest,
     pool: Manifest,
+    sizes: Mapping[str, float] | None = None,
 ) -> Kit:
-    """Everything that photos are composed of, in memory.
+    """Everything that photos are composed of, in memory. `sizes`: how much larger products are drawn than measured.
 
     Raises:
         ValueError: no sprites, no boards, or a product is asked for that has no sprite.
@@ -97,6 +98,8 @@ def build_kit(
     side = min(pictures[0].shape[:2])
     scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=side, mapped=mapped)
     context.report(catalog_scale=scale)
+    if sizes:
+        cutouts = [replace(one, factor=one.factor * sizes.get(one.sku, 1.0)) for one in cutouts]
     return assemble(cutouts, scale=scale, boards=found, pictures=pictures, params=params, mapped=mapped)
 
 

@@ -327,8 +327,7 @@ def paste(
     if not any(item.status == "ok" for row in pseudo.ok for item in row.objects):
         context.log("no pool photo was accepted: there is nothing to paste on")
         return
-    inputs = {"catalog": catalog, "poses": poses, "boards": boards, "pool": pool}
-    kit = build_kit(context, params=composition(params), **inputs)
+    kit = build_kit(context, params=composition(params), catalog=catalog, poses=poses, boards=boards, pool=pool)
     pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
     most = max(1, params.photos // params.versions)
     height, width = pictures[0].shape[:2]

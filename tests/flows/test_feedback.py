@@ -64,6 +64,8 @@ def test_distill__feedback_weighs_views_by_the_first_rounds_pseudo_labels(rounds
     first = "image_level"
     assert asked["prune.feedback"]["pseudo"].key == f"select.{first}"
     assert asked["compose.feedback"]["poses"].key == "prune.feedback"
+    assert asked["compose.feedback"]["pseudo"].key == f"select.{first}"
+    assert asked["compose.feedback"]["composed"].key == "compose"
     for name in (*image_rounds(preset), "instance_level"):
         photos = [one.key for one in asked[f"train.{name}"]["photos"]]
         assert photos == ["compose.feedback", "render.feedback", f"select.{name}", f"paste.{name}"]
