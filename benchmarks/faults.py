@@ -71,7 +71,7 @@ def wrong(part: str, found: dict[str, Any]) -> str:
         for one, other in pairs.get(part, [])
         if found[one] != found[other]
     ]
-    bad = ("stores damaged", "damage afterwards", "crashes", "hangs", "unexpected")
+    bad = ("stores damaged", "damage afterwards", "crashes", "hangs", "unexpected", "too large")
     unequal += [f"{name}: {found[name]}" for name in bad if found.get(name)]
     unequal += [name for name in ("equal", "made again with equal digests") if found.get(name) is False]
     if part == "once" and set(found["computed in each round"]) != {1}:

@@ -13,6 +13,7 @@ import random
 import re
 import select
 import signal
+import struct
 import sys
 import tempfile
 import time
@@ -64,6 +65,8 @@ _FIELDS = ("token", "item", "verdict", "run", "reason", "next")
 _TOKEN = "a-token-long-enough"
 _HERE = "http://127.0.0.1:8420"
 _FINE, _REFUSED = "taken", "refused"
+# How an input's process tells of it: a letter and megabytes.
+_TOLD = struct.Struct("<cf")
 Target = Callable[[random.Random, Path], str]
 
 
@@ -78,9 +81,7 @@ def mangled(data: bytes, *, draw: random.Random, others: Sequence[bytes]) -> byt
             case 0:
                 made[at] ^= 1 << draw.randrange(8)
             case 1:
-                made[at : at + draw.randrange(1, 9)] = draw.choice(
-                    (b"\xff", b"\0", b"\x7f\xff\xff\xff", b"\xff\xd8", b"\x80")
-                )
+                made[at : at + draw.randrange(1, 9)] = draw.choice(_EXTREMES)
             case 2:
                 del made[at:]
             case 3:
@@ -175,20 +176,7 @@ def _made_inspector() -> tuple[FastAPI, str]:
 
 
 def _word(draw: random.Random) -> str:
-    known = (
-        "long",
-        "compose.long",
-        "synthetic/000001",
-        "1",
-        "0",
-        "thumbnail",
-        "mask",
-        "status",
-        "ok",
-        "..",
-        "a" * 3000,
-    )
-    value = draw.choice(known) if draw.random() < 0.6 else odd_values(draw)
+    value = draw.choice(_WORDS) if draw.random() < 0.6 else odd_values(draw)
     return str(value).encode("utf-8", "replace").decode()
 
 
@@ -238,9 +226,7 @@ def inspector(draw: random.Random, folder: Path) -> str:
     client, token = _visitor()
     request = _request(_made_inspector()[0], draw)
     if request["method"] not in ("GET", "HEAD"):
-        fields = {
-            str(draw.choice(("token", "item", "verdict", "run", "reason", "next"))): _word(draw) for _ in range(4)
-        }
+        fields = {draw.choice(_FIELDS): _word(draw) for _ in range(4)}
         fields |= {"form_token": token} if draw.random() < 0.8 and "/sign-in" not in request["url"] else {}
         body = str(httpx.QueryParams(fields)).encode()
         request["content"] = body if draw.random() < 0.8 else mangled(body, draw=draw, others=(body,))
@@ -301,17 +287,13 @@ def fuzz(folder: Path, *, minutes: float, targets: Sequence[str] = tuple(TARGETS
     """Inputs for every target by turns for some minutes; goes on where an earlier call in the folder ended.
 
     Each is taken, or refused with a reason. Crashes (signals), hangs (a minute for one input), unexpected errors and
-    more memory than 3 GB are counted; the input's number is told on standard error or names a file in the folder.
+    inputs that take more than 3 GB are counted; the input's number is told on standard error or names a file in the
+    folder.
     """
     kept = folder / "fuzz.json"
     counts: dict[str, Any] = orjson.loads(kept.read_bytes()) if kept.exists() else {}
-    for name in (
-        "seconds",
-        "crashes",
-        "hangs",
-        "unexpected",
-        *(f"{one}, {what}" for one in targets for what in (_FINE, _REFUSED)),
-    ):
+    outcomes = (f"{one}, {what}" for one in targets for what in (_FINE, _REFUSED))
+    for name in ("seconds", "crashes", "hangs", "unexpected", "too large", *outcomes):
         counts.setdefault(name, 0)
     counts.setdefault("most memory, MB", 0.0)
     until, turn = time.monotonic() + 60 * minutes, 0
@@ -319,16 +301,14 @@ def fuzz(folder: Path, *, minutes: float, targets: Sequence[str] = tuple(TARGETS
         name, started = targets[turn % len(targets)], time.monotonic()
         first = counts.get(f"{name}, next", 0)
         counts[f"{name}, next"] = first + _BATCH
-        _batch(name, range(first, first + _BATCH), counts=counts, folder=folder)
+        batch(name, range(first, first + _BATCH), counts=counts, folder=folder)
         counts["seconds"] += time.monotonic() - started
         kept.write_bytes(orjson.dumps(counts))
         turn += 1
-    if counts["most memory, MB"] > _MOST_MEGABYTES:
-        counts["unexpected"] += 1
     return {name: value for name, value in counts.items() if not name.endswith(", next")}
 
 
-def _batch(name: str, numbers: range, *, counts: dict[str, Any], folder: Path) -> None:
+def batch(name: str, numbers: range, *, counts: dict[str, Any], folder: Path) -> None:
     """Inputs in a forked process; where it ends early, what is left in another."""
     left = list(numbers)
     while left:
@@ -338,32 +318,53 @@ def _batch(name: str, numbers: range, *, counts: dict[str, Any], folder: Path) -
             os.close(read)
             _work(name, left, write, folder)
         os.close(write)
-        done = _follow(child, read, counts=counts, name=name)
+        done = _follow(child, read, counts=counts, name=name, numbers=left)
         _, status, used = os.wait4(child, 0)
-        counts["most memory, MB"] = max(counts["most memory, MB"], used.ru_maxrss / 1e3)
         if os.WIFSIGNALED(status):
             kind = "hangs" if os.WTERMSIG(status) == signal.SIGKILL else "crashes"
             counts[kind] += 1
+            _note_memory(used.ru_maxrss / 1e3, name=name, number=left[done], counts=counts)
             print(f"{kind}: {name} {left[done]}, signal {os.WTERMSIG(status)}", file=sys.stderr, flush=True)
             done += 1
         left = left[done:] if os.WIFSIGNALED(status) else []
 
 
+def _note_memory(megabytes: float, *, name: str, number: int, counts: dict[str, Any]) -> None:
+    if megabytes > counts["most memory, MB"]:
+        counts |= {"most memory, MB": megabytes, "most memory, by": f"{name} {number}"}
+    if megabytes > _MOST_MEGABYTES:
+        counts["too large"] += 1
+        print(f"too large: {name} {number}, {megabytes:.0f} MB", file=sys.stderr, flush=True)
+
+
 def _work(name: str, numbers: Sequence[int], write: int, folder: Path) -> None:
-    """In the forked process: one letter for what became of each input; what was raised is kept in the folder."""
+    """In the forked process: tell what became of each input and its memory; what was raised is kept in the folder."""
     # Pictures are complained about by the libraries that read them.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
+        forget_peak()
         try:
             told = one(name, number)[0].encode()
         except Exception:  # noqa: BLE001 - any error at all is what is looked for
             told = b"!"
             (folder / f"fuzz-{name}-{number}.txt").write_text(traceback.format_exc())
-        os.write(write, told)
+        os.write(write, _TOLD.pack(told, peak()))
     os._exit(0)
 
 
-def _follow(child: int, read: int, *, counts: dict[str, Any], name: str) -> int:
+def forget_peak() -> None:
+    """Let the peak of this process's resident set be what it holds now (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak() -> float:
+    """The peak of this process's resident set, megabytes: what it held when it was forked, and what inputs took."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found, "Linux tells the peak"
+    return int(found[1]) / 1e3
+
+
+def _follow(child: int, read: int, *, counts: dict[str, Any], name: str, numbers: Sequence[int]) -> int:
     """Count what the process tells; kills it when nothing comes for too long. Returns how many inputs it did."""
     done = 0
     with os.fdopen(read, "rb", buffering=0) as told:
@@ -371,13 +372,15 @@ def _follow(child: int, read: int, *, counts: dict[str, Any], name: str) -> int:
             if not select.select([told], [], [], _LONGEST)[0]:
                 os.kill(child, signal.SIGKILL)
                 return done
-            letters = told.read(4096)
+            # A pipe gives as much at once as was written at once: never a part of one.
+            letters = told.read(_TOLD.size)
             if not letters:
                 return done
-            for letter in letters.decode():
-                kind = {"t": f"{name}, {_FINE}", "r": f"{name}, {_REFUSED}"}.get(letter, "unexpected")
-                counts[kind] += 1
-                done += 1
+            letter, megabytes = _TOLD.unpack(letters)
+            kind = {b"t": f"{name}, {_FINE}", b"r": f"{name}, {_REFUSED}"}.get(letter, "unexpected")
+            counts[kind] += 1
+            _note_memory(megabytes, name=name, number=numbers[done], counts=counts)
+            done += 1
 
 
 def search(minutes: float) -> None:

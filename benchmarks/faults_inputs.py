@@ -61,6 +61,13 @@ def huge_png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + body
 
 
+def huge_chunk_png() -> bytes:
+    """A small PNG of which one chunk claims to be 4 GB long."""
+    data = encoded(picture(25), "PNG")
+    at = data.index(b"IDAT")
+    return data[: at - 4] + b"\xff\xff\xff\xf0" + data[at:]
+
+
 def huge_jpeg(width: int, height: int) -> bytes:
     """A small JPEG whose frame header claims a size."""
     data = bytearray(encoded(picture(7)))
@@ -108,6 +115,7 @@ def pictures() -> Iterator[tuple[bytes, bytes, str]]:
     yield b"huge.jpg", huge_jpeg(60000, 60000), "at most"
     yield b"hidden-huge.jpg", hidden_huge_jpeg(), "at most"
     yield b"many-scans.jpg", many_scans(), "scans"
+    yield b"huge-chunk.png", huge_chunk_png(), "truncated"
     yield b"no-size.png", huge_png(0, 0), "picture:"
     yield b"really-a-png.jpg", encoded(picture(18), "PNG"), OK
     yield b"really-a-jpeg.png", encoded(picture(19)), OK

@@ -1,8 +1,9 @@
 """Pictures from bytes and to bytes: the one place that decodes and encodes. RGB order everywhere.
 
 OpenCV returns a half-grey picture for a truncated JPEG without an error, so a JPEG is followed from marker to marker
-to its end here. What would cost too much is refused before anything is allocated: by the header's pixel count, and by
-the number of scans, each of which goes over all pixels.
+to its end here. What would cost too much is refused before anything is allocated: by the header's pixel count, by
+the number of scans, each of which goes over all pixels, and by the lengths of a PNG's chunks, for each of which OpenCV
+makes room (up to 4 GB) before it looks for its bytes.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
 def _check_complete(data: bytes) -> None:
     # What some cameras append behind the end is nobody's business.
     if not data.startswith(_JPEG_START):
-        if b"IEND" not in data[-65536:]:
+        if b"IEND" not in _png_chunks(data):
             raise ValueError("picture: truncated PNG (no end chunk)")
         return
     markers = [marker for marker, _ in _jpeg_markers(data)]
@@ -145,6 +146,19 @@ def _check_complete(data: bytes) -> None:
         raise ValueError("picture: truncated JPEG (no end marker)")
     if markers.count(_SCAN) > MAX_SCANS:
         raise ValueError(f"picture: expected at most {MAX_SCANS} scans, got {markers.count(_SCAN)}")
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """The kind of every chunk that lies in a PNG's bytes with its whole length and sum; ends behind IEND."""
+    position = len(_PNG_SIGNATURE)
+    while position + 12 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        position += 12 + length
+        if position > len(data):
+            return
+        yield kind
+        if kind == b"IEND":
+            return
 
 
 def encode_jpeg(photo_HW3: Picture, *, quality: int = 90) -> bytes:

@@ -1,6 +1,9 @@
 """The other parts of `python -m benchmarks.faults`, in seconds."""
 
-from benchmarks import faults_runs
+import os
+import signal
+
+from benchmarks import faults_fuzz, faults_runs
 from benchmarks.faults import wrong
 from benchmarks.faults_fuzz import TARGETS, one
 from benchmarks.faults_inputs import dataset
@@ -26,6 +29,28 @@ def test_faults__of_object_storage_are_told_and_nothing_half_is_seen():
 def test_fuzz__every_input_is_taken_or_refused(tmp_path):
     for name in TARGETS:
         assert {one(name, number) for number in range(15)} <= {"taken", "refused"}
+
+
+def test_fuzz__says_which_input_was_too_large_and_which_crashed(tmp_path, monkeypatch):
+    def spoiled(draw, folder):
+        number = int(folder.name)
+        if number == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return "taken" if b"x" * (400_000_000 * (number == 5)) else "refused"
+
+    monkeypatch.setattr(faults_fuzz, "one", lambda name, number: spoiled(None, tmp_path / str(number)))
+    faults_fuzz.forget_peak()
+    monkeypatch.setattr(faults_fuzz, "_MOST_MEGABYTES", faults_fuzz.peak() + 300)
+    counts = dict.fromkeys(("crashes", "too large", "spoiled, taken", "spoiled, refused", "most memory, MB"), 0)
+    faults_fuzz.batch("spoiled", range(8), counts=counts, folder=tmp_path)
+    assert counts.pop("most memory, MB") > 400
+    assert counts == {
+        "crashes": 1,
+        "too large": 1,
+        "spoiled, taken": 1,
+        "spoiled, refused": 6,
+        "most memory, by": "spoiled 5",
+    }
 
 
 def test_wrong__tells_what_is_not_as_it_should_be():

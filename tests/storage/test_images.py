@@ -82,6 +82,17 @@ def test_decode_rgb__refuses_huge_pictures_before_decoding():
         decode_rgb(header + b"IEND")
 
 
+def test_decode_rgb__makes_no_room_for_a_chunk_that_is_not_there():
+    whole = encode_png(photo())
+    claimed = whole[:33] + (2**31 - 1).to_bytes(4, "big") + whole[37:]
+    with pytest.raises(ValueError, match="truncated PNG"):
+        decode_rgb(claimed)
+
+
+def test_decode_rgb__takes_a_png_with_something_behind_its_end():
+    np.testing.assert_array_equal(decode_rgb(encode_png(photo()) + bytes(100_000)), photo())
+
+
 def test_decode_rgba__refuses_a_picture_without_alpha():
     with pytest.raises(ValueError, match="4 channels"):
         decode_rgba(encode_png(photo()))
