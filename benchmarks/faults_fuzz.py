@@ -342,22 +342,22 @@ def _work(name: str, numbers: Sequence[int], write: int, folder: Path) -> None:
     # Pictures are complained about by the libraries that read them.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
-        forget_peak()
+        _forget_peak()
         try:
             told = one(name, number)[0].encode()
         except Exception:  # noqa: BLE001 - any error at all is what is looked for
             told = b"!"
             (folder / f"fuzz-{name}-{number}.txt").write_text(traceback.format_exc())
-        os.write(write, _TOLD.pack(told, peak()))
+        os.write(write, _TOLD.pack(told, _peak()))
     os._exit(0)
 
 
-def forget_peak() -> None:
+def _forget_peak() -> None:
     """Let the peak of this process's resident set be what it holds now (proc(5), clear_refs)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def peak() -> float:
+def _peak() -> float:
     """The peak of this process's resident set, megabytes: what it held when it was forked, and what inputs took."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found, "Linux tells the peak"
