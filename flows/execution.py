@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from flows import pipeline as order
@@ -15,7 +16,7 @@ from flows.live import LiveRun
 from flows.mapped import mapped_by
 from flows.options import RunOptions
 from flows.outputs_kept import note_outputs, outputs_kept
-from flows.parts import PartDoneError, PartRunner
+from flows.parts import PartDoneError, PartRunner, selecting_rounds
 from flows.pipeline import Outcome, Splits
 from flows.promotion import Challenger, install, judge, kept_stages
 from flows.runner import LocalRunner, LookUpRunner, NotCachedError, Runner
@@ -46,6 +47,9 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
         StageFailedError: a training process failed; the next run goes on from where it was.
     """
     store = Store.open(options.store)
+    if options.checkpoint:
+        # A wrong name must not leave a failed run in place of the one that it was looked for in.
+        options.selecting_checkpoint(store)
     if not options.refresh:
         try:
             return carry_out(options, run=LookUpRunner(store=store), work=pipeline_of(options), events=events)
@@ -70,7 +74,22 @@ def execute_run(options: RunOptions, *, events: EventSink = discard_event) -> Ru
 
 def climb_of(options: RunOptions) -> Climb:
     """The pipeline of the options, to be run with any runner."""
+    if options.checkpoint:
+        return partial(selected_again, options=options)
     return lambda run: order.pipeline(run, choice=options.choice(run.store), preset=options.configuration())
+
+
+def selected_again(run: Runner, *, options: RunOptions) -> Outcome:
+    """The selections that the options ask of a checkpoint; a run that does nothing else has no rungs."""
+    preset = options.configuration()
+    prepared = order.reselect(
+        run,
+        choice=options.choice(run.store),
+        preset=preset,
+        checkpoint=options.selecting_checkpoint(run.store),
+        rounds=selecting_rounds(options.only, preset=preset),
+    )
+    return Outcome(prepared=prepared)
 
 
 def pipeline_of(options: RunOptions, climb: Climb | None = None) -> Work:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +15,14 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.catalog import catalog_name
-from flows.parts import Part, part_of
+from flows.checkpoints import named_checkpoint
+from flows.parts import Part, part_of, part_that_selects
 from flows.pipeline import DatasetChoice
 from flows.presets import PAPER_THRESHOLDS, PRESETS, Preset
 from flows.runs import last_run, read_run
 from storage.catalogs import CatalogVersion, catalog_version
 from storage.champions import current_champion
+from storage.manifest import Manifest
 from storage.store import Store
 from tasks.params import Renderer
 
@@ -64,6 +67,11 @@ class RunOptions(BaseModel):
     )
     to_stage: Annotated[str, Parameter(name="--to")] = Field(default="", description="stage after which to stop")
     only: str = Field(default="", description="the one stage that may be computed; stops after it")
+    checkpoint: str = Field(
+        default="",
+        description="with --only select: the model that selects, a rung of this run (render), RUN/RUNG, or RUN for its "
+        "champion; the round's own teacher when empty",
+    )
     refresh: Names = Field(default=(), description="stages to compute again although they are cached")
     sku: Names = Field(default=(), description="products whose exemplars are used; all when empty")
     feedback: bool = Field(
@@ -130,12 +138,24 @@ class RunOptions(BaseModel):
         changes = {"feedback": self.feedback or preset.feedback, "thresholds": thresholds, "render": render}
         return preset.model_copy(update=changes).seeded(self.seed)
 
+    def selecting_checkpoint(self, store: Store) -> Manifest:
+        """The checkpoint that `checkpoint` names.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return named_checkpoint(self.checkpoint, runs=Path(self.runs), own=self.folder.name, store=store)
+
     def part(self) -> Part:
         """Which stages may be computed, which must be, and where the run ends.
 
         Raises:
             ValueError: a name is not that of a stage of this run.
         """
+        if self.checkpoint:
+            part = part_that_selects(self.only, preset=self.configuration())
+            again = part_of(self.configuration(), first="", last="", only="", refresh=self.refresh).refresh
+            return replace(part, refresh=again)
         return part_of(
             self.configuration(),
             first=self.only or self.from_stage,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flows.pipeline import image_rounds
+from flows.pipeline import image_rounds, reselected_val, selection_rounds
 from flows.presets import Preset
 from flows.renderers import render_stage_names
 from flows.runner import Runner
@@ -38,16 +38,44 @@ def stage_names(preset: Preset) -> list[str]:
     names = [f"ingest.{split}" for split in ("catalog", "pool", "val", "test", "boards")]
     names += ["gather.skus", "coarse", "saliency", "segment", "prune", "board", "compose"]
     names += render_stage_names(preset)
-    for rung in ("source", "render", *image_rounds(preset), "instance_level"):
+    for rung in ("source", "render", *selection_rounds(preset)):
         if rung not in ("source", "render"):
-            others = [f"predict.{rung}.pool{view.title}" for view in preset.other_views]
-            names += [f"predict.{rung}.pool", *others, f"select.{rung}"]
+            names += _selecting(rung, preset=preset)
             if preset.feedback and rung == image_rounds(preset)[0]:
                 names += ["prune.feedback", "compose.feedback", "render.feedback"]
             if preset.paste_share:
                 names.append(f"paste.{rung}")
         names += [f"train.{rung}", f"predict.{rung}.val", f"predict.{rung}.test", f"evaluate.{rung}"]
     return names
+
+
+def _selecting(rung: str, *, preset: Preset) -> list[str]:
+    others = [f"predict.{rung}.pool{view.title}" for view in preset.other_views]
+    return [f"predict.{rung}.pool", *others, f"select.{rung}"]
+
+
+def selecting_rounds(only: str, *, preset: Preset) -> list[str]:
+    """The rounds whose selection `only` names: select, or select.<rung>.
+
+    Raises:
+        ValueError: it names something else.
+    """
+    rounds = [name for name in selection_rounds(preset) if only in ("select", f"select.{name}")]
+    if not rounds:
+        places = ", ".join(f"select.{name}" for name in selection_rounds(preset))
+        raise ValueError(f"checkpoint: expected --only select or one place of it ({places}) beside it, got {only!r}")
+    return rounds
+
+
+def part_that_selects(only: str, *, preset: Preset) -> Part:
+    """The part of a run in which a given checkpoint selects: it predicts what it selects from.
+
+    Raises:
+        ValueError: `only` names no selection.
+    """
+    rounds = selecting_rounds(only, preset=preset)
+    names = [name for rung in rounds for name in (reselected_val(rung), *_selecting(rung, preset=preset))]
+    return Part(computed=frozenset(names), last=names[-1])
 
 
 def part_of(preset: Preset, *, first: str, last: str, only: str, refresh: Sequence[str]) -> Part:

@@ -5,12 +5,13 @@ Written against `Runner`, so that the same lines look results up, run locally, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 import orjson
 
+from flows.checkpoints import require_same_products
 from flows.presets import Preset
 from flows.renderers import chosen_renderer, rendered_photos
 from flows.runner import Runner
@@ -178,10 +179,15 @@ def _require(manifest: Manifest, *, what: str) -> None:
         raise ValueError(f"dataset: expected usable {what}, got none ({'; '.join(reasons) or 'nothing is listed'})")
 
 
+def recovered_boards(run: Runner, *, prepared: Prepared, preset: Preset) -> Manifest:
+    """The empty boards, recovered from the pool or the user's own."""
+    own = {} if prepared.own_boards is None else {"own": prepared.own_boards}
+    return run.stage("board", preset.board, pool=prepared.pool, network=prepared.network, **own)
+
+
 def synthesize(run: Runner, *, prepared: Prepared, preset: Preset) -> Synthesized:
     """Recover the empty boards, compose synthetic photos and translate them to the look of the pool."""
-    own = {} if prepared.own_boards is None else {"own": prepared.own_boards}
-    boards = run.stage("board", preset.board, pool=prepared.pool, network=prepared.network, **own)
+    boards = recovered_boards(run, prepared=prepared, preset=preset)
     synthetic = run.stage(
         "compose", preset.compose, catalog=prepared.catalog, poses=prepared.poses, boards=boards, pool=prepared.pool
     )
@@ -206,11 +212,10 @@ def distill(run: Runner, *, prepared: Prepared, synthesized: Synthesized, preset
     photos = [synthesized.synthetic, synthesized.rendered]
     rungs["render"] = train("render", level="render", photos=photos, init=rungs["source"])
     before, stopped, pseudo = "render", False, None
-    for name in (*image_rounds(preset), "instance_level"):
+    for name in selection_rounds(preset):
         if stopped and name != "instance_level":
             continue
-        level = "instance_level" if name == "instance_level" else "image_level"
-        rung = rungs[before]
+        level, rung = level_of(name), rungs[before]
         pseudo = select_round(
             run,
             name,
@@ -309,6 +314,48 @@ def select_round(
         **({} if former is None else {"former": former}),
         **reviewed(run, stage="select"),
     )
+
+
+def selection_rounds(preset: Preset) -> list[str]:
+    """Names of the rungs that learn from selected pool photos, in their order."""
+    return [*image_rounds(preset), "instance_level"]
+
+
+def level_of(name: str) -> str:
+    """The level of the ladder that a round belongs to: its parameters are those of the round."""
+    return "instance_level" if name == "instance_level" else "image_level"
+
+
+def reselect(
+    run: Runner, *, choice: DatasetChoice, preset: Preset, checkpoint: Manifest, rounds: Sequence[str]
+) -> Prepared:
+    """The pseudo-labels that a given checkpoint selects by the rules of these rounds; nothing is trained.
+
+    Raises:
+        ValueError: the checkpoint knows other products.
+    """
+    prepared = prepare(run, choice=choice, preset=preset)
+    require_same_products(checkpoint, val=prepared.val, store=run.store)
+    boards = recovered_boards(run, prepared=prepared, preset=preset)
+    for name in rounds:
+        seen = run.stage(reselected_val(name), preset.predict, checkpoint=checkpoint, photos=prepared.val)
+        select_round(
+            run,
+            name,
+            level=level_of(name),
+            checkpoint=checkpoint,
+            val_predictions=seen,
+            prepared=prepared,
+            boards=boards,
+            preset=preset,
+            number=selection_rounds(preset).index(name),
+        )
+    return prepared
+
+
+def reselected_val(name: str) -> str:
+    """The name of the stage in which the given checkpoint of a round reads val, which calibrates it."""
+    return f"predict.{name}.teacher.val"
 
 
 def paste_round(

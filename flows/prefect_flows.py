@@ -27,7 +27,7 @@ from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Completed  # noqa: E402
 
 from flows import pipeline as order  # noqa: E402
-from flows.execution import carry_out, explain_run, pipeline_of  # noqa: E402
+from flows.execution import carry_out, explain_run, pipeline_of, selected_again  # noqa: E402
 from flows.links import run_url  # noqa: E402
 from flows.live import LiveRun  # noqa: E402
 from flows.mapped import mapped_by  # noqa: E402
@@ -127,6 +127,8 @@ def _planned(options: RunOptions) -> State:
 
 def _climb(run: Runner, *, options: RunOptions) -> Outcome:
     # The sub-flows close over the runner: what a flow takes as a parameter goes to the server and must stay small.
+    if options.checkpoint:
+        return _sub_flow("select", lambda: selected_again(run, options=options))
     preset = options.configuration()
     choice = options.choice(run.store)
     prepared = _sub_flow("prepare", lambda: order.prepare(run, choice=choice, preset=preset))
