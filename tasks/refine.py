@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.coarse import cut_where_doubtful
+from tasks.contact_shadow import without_contact_shadow
 from tasks.params import RefineParams
 
 
@@ -46,7 +47,7 @@ def refine_twice(
     rim: float,
     params: RefineParams,
 ) -> NDArray[np.float32]:
-    """`refine` at the working size, and the guided filter once more in a narrower window.
+    """`refine` at the working size, what is contact shadow taken off, and the guided filter in a narrower window.
 
     The first window is wide enough to find the edge, and so wide that other colours pull the outline about; once the
     outline is at the edge, a window as wide as the rim places it more exactly.
@@ -59,6 +60,7 @@ def refine_twice(
         float32 [H, W] in [0, 1], 1/2 at the outline.
     """
     alpha_hw = refine(probability_hw, small_hw3, small_hw3, params=params)
+    alpha_hw = without_contact_shadow(alpha_hw, small_hw3)
     radius = max(1, round(rim * max(probability_hw.shape)))
     return sharpen(guided_filter(alpha_hw, small_hw3, photo_HW3, radius=radius, epsilon=params.epsilon))
 
