@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from tasks.backdrop import to_lab
 
-SIGNS = ("second_look", "agreement", "contrast", "neighbours")
+SIGNS = ("second_look", "agreement", "contrast", "box", "neighbours")
 LEAST_DEFECT = 0.005
-_WEIGHTS = {"second_look": 0.3, "agreement": 0.25, "contrast": 0.25, "neighbours": 0.05}
-_CONSTANT = -0.95
+_WEIGHTS = {"second_look": 0.26, "agreement": 0.26, "contrast": 0.4, "box": 0.21, "neighbours": 0.03}
+_CONSTANT = 0.45
 _BAND = 3
 
 

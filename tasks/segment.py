@@ -28,6 +28,7 @@ from tasks.coarse import (
     Box,
     CoarseMask,
     Window,
+    box_fit,
     inside_box,
     read_coarse,
 )
@@ -114,6 +115,7 @@ def mask_signs(
         "second_look": mask_agreement(small_mask_hw, second_hw),
         "agreement": mask_agreement(small_mask_hw, rough_hw),
         "contrast": boundary_contrast(small_hw3, small_mask_hw),
+        "box": box_fit(mask_hw, coarse.box_in(mask_hw.shape)),
     }
 
 

@@ -42,7 +42,9 @@ def test_neighbour_consistency__too_few_to_compare():
     assert neighbour_consistency([5, 500], [1, 2]) == [1.0, 1.0]
 
 
-@given(st.lists(st.floats(0, 1), min_size=4, max_size=4), st.integers(0, 3), st.floats(0, 1))
+@given(
+    st.lists(st.floats(0, 1), min_size=len(SIGNS), max_size=len(SIGNS)), st.integers(0, len(SIGNS) - 1), st.floats(0, 1)
+)
 def test_quality_of__in_range_and_never_better_when_a_sign_is_worse(values, place, share):
     signs = dict(zip(SIGNS, values, strict=True))
     worse = {**signs, SIGNS[place]: signs[SIGNS[place]] * share}
