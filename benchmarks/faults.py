@@ -1,13 +1,14 @@
 """Nothing lost: stores and runs under kills, power cuts, failing disks and services, flipped bits and bad inputs.
 
-    python -m benchmarks.faults [commit] [refused] [power] [s3] [once] [leaks] [fuzz] [corruption] [storm]
-        [--dataset D] [--preset P] [--folder F] [--kills N] [--minutes M] [--runs N] [--json]
+    python -m benchmarks.faults [commit] [refused] [power] [s3] [once] [inputs] [leaks] [fuzz] [corruption] [storm]
+        [--dataset D] [--preset P] [--folder F] [--annotations N] [--runs N] [--minutes M] [--kills N] [--json]
 
 commit      SIGKILL before every file operation of a commit, a refresh, a record, a quarantine, a collection
 refused     ENOSPC, EIO, EACCES and short writes at each of these operations, fsync among them
 power       every state that a disk may hold after a power cut in each of these works
 s3          errors, cut connections and silence at every request of a commit to object storage (moto's server)
 once        8 processes ask for one stage key; a lock whose owner was killed
+inputs      an ingest of a COCO file of --annotations annotations, broken ones among them
 leaks       --runs runs in one process: descriptors, threads, children, memory
 fuzz        --minutes of random pictures, listings, manifests and HTTP requests
 corruption  each file of a finished run's store with one bit flipped, then missing; what was set aside is made again
@@ -27,13 +28,13 @@ from typing import Any
 
 from benchmarks.stages import print_result, stage_arguments
 
-SHORT = ("commit", "refused", "power", "s3", "once", "leaks")
+SHORT = ("commit", "refused", "power", "s3", "once", "inputs", "leaks")
 LONG = ("fuzz", "corruption", "storm")
 
 
 def measured(part: str, *, dataset: Path, folder: Path, options: Any) -> dict[str, Any]:  # noqa: ANN401 - of argparse
     """The figures of one part."""
-    from benchmarks import faults_commit, faults_fuzz, faults_leaks, faults_runs, faults_s3
+    from benchmarks import faults_annotations, faults_commit, faults_fuzz, faults_leaks, faults_runs, faults_s3
 
     match part:
         case "commit":
@@ -46,6 +47,8 @@ def measured(part: str, *, dataset: Path, folder: Path, options: Any) -> dict[st
             return faults_s3.faults()
         case "once":
             return faults_runs.at_once(dataset, folder=folder)
+        case "inputs":
+            return faults_annotations.annotations(folder, count=options.annotations)
         case "leaks":
             return faults_leaks.leaks(folder, runs=options.runs)
         case "fuzz":
@@ -84,6 +87,7 @@ def main() -> None:
     parser = stage_arguments(__doc__)
     parser.add_argument("parts", nargs="*", choices=[*SHORT, *LONG, []], help="what is tried")
     parser.add_argument("--folder", default="", help="where stores go; a temporary one when not given")
+    parser.add_argument("--annotations", type=int, default=1_000_000, help="of inputs")
     parser.add_argument("--kills", type=int, default=200, help="of storm")
     parser.add_argument("--minutes", type=float, default=60.0, help="of fuzz")
     parser.add_argument("--runs", type=int, default=50, help="of leaks")

@@ -32,6 +32,7 @@ from starlette.testclient import TestClient
 
 from benchmarks.faults_inputs import coco, dataset, encoded, odd_values, picture, pictures
 from benchmarks.inspector import write_long_run
+from benchmarks.peak import forget_peak, peak_megabytes
 from flows.serve_app import Limits
 from flows.serve_app import create_app as create_endpoint
 from flows.serving import Served
@@ -342,26 +343,14 @@ def _work(name: str, numbers: Sequence[int], write: int, folder: Path) -> None:
     # Pictures are complained about by the libraries that read them.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     for number in numbers:
-        _forget_peak()
+        forget_peak()
         try:
             told = one(name, number)[0].encode()
         except Exception:  # noqa: BLE001 - any error at all is what is looked for
             told = b"!"
             (folder / f"fuzz-{name}-{number}.txt").write_text(traceback.format_exc())
-        os.write(write, _TOLD.pack(told, _peak()))
+        os.write(write, _TOLD.pack(told, peak_megabytes()))
     os._exit(0)
-
-
-def _forget_peak() -> None:
-    """Let the peak of this process's resident set be what it holds now (proc(5), clear_refs)."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak() -> float:
-    """The peak of this process's resident set, megabytes: what it held when it was forked, and what inputs took."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found, "Linux tells the peak"
-    return int(found[1]) / 1e3
 
 
 def _follow(child: int, read: int, *, counts: dict[str, Any], name: str, numbers: Sequence[int]) -> int:

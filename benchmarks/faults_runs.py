@@ -257,10 +257,10 @@ def at_once(dataset: Path, *, folder: Path, processes: int = 8, rounds: int = 5)
     params = IngestParams(dataset=str(dataset), split="catalog", files_digest=files_digest(dataset, split="catalog"))
     for number in range(rounds):
         store = Store.open(str(folder / f"once{number}"))
-        results = _forked(lambda store=store: _asked(params, store), processes=processes)
+        results = forked(lambda store=store: _asked(params, store), processes=processes)
         computed.append(sum(not one["cached"] for one in results))
         equal += len({one["digest"] for one in results}) == 1
-        _forked(lambda store=store: _killed_with_lock(store), processes=1)
+        forked(lambda store=store: _killed_with_lock(store), processes=1)
         started = time.monotonic()
         with store.lock("stage", key="key"):
             waits.append(time.monotonic() - started)
@@ -283,7 +283,7 @@ def _killed_with_lock(store: Store) -> JSON:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _forked(work: Callable[[], JSON], *, processes: int) -> list[Any]:
+def forked(work: Callable[[], JSON], *, processes: int) -> list[Any]:
     """What `work` gives in each of several processes that start it at the same moment."""
     gate_read, gate_write = os.pipe()
     children = []

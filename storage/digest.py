@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -14,6 +14,15 @@ JSON = Any
 def digest_bytes(data: bytes) -> str:
     """SHA-256 of `data` as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def digest_lines(lines: Iterable[bytes]) -> str:
+    """SHA-256 of lines with a line feed between each two."""
+    digest, between = hashlib.sha256(), b""
+    for line in lines:
+        digest.update(between + line)
+        between = b"\n"
+    return digest.hexdigest()
 
 
 def canonical_json(value: JSON) -> bytes:

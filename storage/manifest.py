@@ -13,6 +13,7 @@ import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
@@ -20,13 +21,14 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.digest import JSON, canonical_json, digest_bytes
+from storage.digest import JSON, canonical_json, digest_lines
 from storage.seal import seal, sealed
 
 SCHEMA_VERSION = 2
 _SEALED_SINCE = 2
 # Rows that are read together: a page of a long manifest needs one or two groups of them.
 ROW_GROUP = 1024
+_AT_ONCE = 64
 _BOX = pa.list_(pa.float32(), 4)
 _POINT = pa.list_(pa.float32(), 2)
 OBJECT_TYPE = pa.struct(
@@ -212,12 +214,13 @@ def content_digest(rows: Iterable[ManifestRow], *, content: Mapping[str, JSON]) 
     Raises:
         ValueError: two rows have the same item_id.
     """
-    return _digest_of([_record(row) for row in sorted_rows(rows)], content=content)
+    records = (_record(row) for row in sorted_rows(rows))
+    return digest_lines(chain([canonical_json(dict(content))], map(_digested, records)))
 
 
-def _digest_of(records: Iterable[dict[str, Any]], *, content: Mapping[str, JSON]) -> str:
-    lines = [canonical_json({name: value for name, value in one.items() if name != "path"}) for one in records]
-    return digest_bytes(b"\n".join([canonical_json(dict(content)), *lines]))
+def _digested(record: Mapping[str, Any]) -> bytes:
+    """What of a record the content digest is taken of."""
+    return canonical_json({name: value for name, value in record.items() if name != "path"})
 
 
 def sorted_rows(rows: Iterable[ManifestRow]) -> tuple[ManifestRow, ...]:
@@ -237,10 +240,18 @@ def encode_manifest(
     rows: Iterable[ManifestRow], *, metadata: Mapping[str, JSON], content: Mapping[str, JSON] | None = None
 ) -> bytes:
     """The Parquet file of `rows`, sealed, with `metadata`, `content` and the content digest in the file's metadata."""
-    content = content or {}
-    records = [_record(row) for row in sorted_rows(rows)]
-    table = pa.Table.from_pylist(records, schema=SCHEMA)
-    digest = _digest_of(records, content=content)
+    content, ordered, tables = content or {}, sorted_rows(rows), [SCHEMA.empty_table()]
+
+    def lines() -> Iterator[bytes]:
+        yield canonical_json(dict(content))
+        # Records of all rows at once would take several times what the rows do.
+        for start in range(0, len(ordered), _AT_ONCE):
+            records = [_record(row) for row in ordered[start : start + _AT_ONCE]]
+            tables.append(pa.Table.from_pylist(records, schema=SCHEMA))
+            yield from map(_digested, records)
+
+    digest = digest_lines(lines())
+    table = pa.concat_tables(tables).combine_chunks()
     body = {**metadata, "content": content, "schema_version": SCHEMA_VERSION, "content_digest": digest}
     return seal(encode_table(table.replace_schema_metadata({_METADATA_KEY: canonical_json(body)})))
 
@@ -341,14 +352,24 @@ def decode_references(data: bytes, *, url: str) -> References:
     intact, table = _intact(data, url=url), read_manifest_table(data, url=url, columns=["path"])
     metadata = manifest_metadata(table.schema, url=url)
     _check_seal(metadata, intact=intact, url=url)
-    recorded = metadata.get("inputs", {}).values()
-    listed = [one for value in recorded for one in (value if isinstance(value, list) else [value]) if one]
     paths = [path for path in table.column("path").to_pylist() if path]
     base = url.rsplit("/", 1)[0]
     return References(
         files=tuple(path if "://" in path else f"{base}/{path}" for path in paths),
-        inputs=tuple(one["manifest"] for one in listed),
+        inputs=_inputs_of(metadata, url=url),
     )
+
+
+def _inputs_of(metadata: Mapping[str, Any], *, url: str) -> tuple[str, ...]:
+    """The URLs of the manifests that one was made from; ValueError where nothing vouched for what is recorded."""
+    recorded = metadata.get("inputs", {})
+    values = recorded.values() if isinstance(recorded, dict) else [recorded]
+    listed = [one for value in values for one in (value if isinstance(value, list) else [value]) if one]
+    manifests = (one.get("manifest") if isinstance(one, dict) else None for one in listed)
+    named = tuple(one for one in manifests if isinstance(one, str))
+    if len(named) < len(listed):
+        raise ValueError(f"{url}: expected the manifests that it was made from, got {recorded!r:.200}")
+    return named
 
 
 def manifest_metadata(schema: pa.Schema, *, url: str) -> dict[str, Any]:

@@ -163,7 +163,8 @@ def read_labelled(
     listing = _load(path, required=("images", "annotations"))
     ids = {category.sku: category.id for category in known}
     products = {number: (ids.get(sku), sku) for number, sku in skus.items()}
-    annotations = _by_image(listing["annotations"])
+    # Taken out: what has become a label is not held twice.
+    annotations = _by_image(listing.pop("annotations"))
     times = Counter(key for image in listing["images"] if (key := _image_key(image)) is not None)
     repeated = {key for key, count in times.items() if count > 1}
     photos = []

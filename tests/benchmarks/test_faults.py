@@ -5,6 +5,7 @@ import signal
 
 from benchmarks import faults_fuzz, faults_runs
 from benchmarks.faults import wrong
+from benchmarks.faults_annotations import annotations
 from benchmarks.faults_fuzz import TARGETS, one
 from benchmarks.faults_inputs import dataset
 from benchmarks.faults_leaks import leaks
@@ -14,6 +15,15 @@ from benchmarks.faults_s3 import faults
 def test_at_once__a_key_is_computed_by_one_of_eight_processes(tmp_path):
     found = faults_runs.at_once(dataset(tmp_path / "data"), folder=tmp_path, rounds=1)
     assert (found["computed in each round"], found["rounds with one result"]) == ([1], 1)
+
+
+def test_annotations__broken_ones_cost_their_photos_and_no_others(tmp_path):
+    found = annotations(tmp_path, count=6000)
+    assert found["unexpected"] == 0
+    assert {name: count for name, count in found.items() if "quarantined" in name} == {
+        f"quarantined, {reason}": 1
+        for reason in ("each id once", "finite", "four numbers", "inside", "known categories", "positive")
+    }
 
 
 def test_leaks__a_process_holds_after_runs_what_it_held_before(tmp_path):

@@ -63,6 +63,15 @@ def test_manifest__any_changed_bit_is_found(read, bit):
         read(flipped(MANIFEST, bit), url="m.parquet")
 
 
+@pytest.mark.parametrize("inputs", [{"a": {"manifes4": "m"}}, {"a": [1]}, {"a": "m"}, [1], "m", {"a": {"manifest": 1}}])
+def test_decode_references__finds_broken_inputs_in_a_manifest_of_before_seals(inputs):
+    body = {"inputs": inputs, "schema_version": 1, "content": {}, "content_digest": ""}
+    table = pq.read_table(io.BytesIO(MANIFEST))
+    ((key, _),) = table.schema.metadata.items()
+    with pytest.raises(ValueError, match=r"m\.parquet: expected the manifests"):
+        decode_references(parquet(table.replace_schema_metadata({key: json.dumps(body)})), url="m.parquet")
+
+
 def test_manifest__a_changed_bit_in_the_seal_or_the_end_is_found():
     seal_at = MANIFEST.rindex(b"tally-sha256:")
     for byte in (*range(seal_at, seal_at + 45), *range(len(MANIFEST) - 8, len(MANIFEST))):
