@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from inspector.pictures import (
 )
 from inspector.run_data import RunData, one_per_sku, spread
 from storage.images import Picture, decode_grey, decode_rgb, decode_rgba, encode_jpeg
-from storage.manifest import ManifestRow
+from storage.manifest import ManifestObject, ManifestRow
 from storage.rle import decode_mask
 from storage.store import Store
 from tasks.shopping_list import draw_detections, kept
@@ -137,13 +137,7 @@ class Artist:
         """A synthetic photo, its visible masks, and its boxes."""
         row = spread(self._rows("compose"), count=2)[1]
         photo_HW3 = self._rgb(row)
-        masks = [
-            decode_mask(item.mask_rle or "", height=photo_HW3.shape[0], width=photo_HW3.shape[1])
-            for item in row.objects
-        ]
-        film_HW4 = instances_overlay(masks, categories=[item.category for item in row.objects])
-        share_HW1 = film_HW4[..., 3:].astype(np.float32) / 255
-        covered_HW3 = np.rint(photo_HW3 * (1 - share_HW1) + film_HW4[..., :3] * share_HW1).astype(np.uint8)
+        covered_HW3 = _tinted(photo_HW3, items=row.objects)
         return _jpeg(strip([photo_HW3, covered_HW3, with_boxes(photo_HW3, objects=row.objects, side=480)]))
 
     def render(self) -> bytes:
@@ -199,11 +193,34 @@ class Artist:
                 tiles += [before_HW3, with_boxes(after_HW3, objects=row.objects, side=480)]
         return _jpeg(strip(tiles, height=200))
 
+    def paste(self) -> bytes:
+        """Accepted pool photos, each beside itself with further items, tinted in the third picture; pool photos as they
+        are where none was accepted."""
+        rounds = [name.removeprefix("paste.") for name in self._data.manifests if name.startswith("paste.")]
+        filled = [name for name in rounds if self._rows(f"paste.{name}")]
+        if not filled:
+            return _jpeg(strip(map(self._rgb, spread(self._rows("ingest.pool"), count=6)), height=200))
+        tiles = []
+        for row in spread(self._rows(f"paste.{filled[-1]}"), count=2):
+            photo_HW3, added = self._rgb(row), [item for item in row.objects if item.source]
+            before_HW3 = self._rgb(self._parent(row, stage=f"select.{filled[-1]}"))
+            tiles += [before_HW3, photo_HW3, _tinted(photo_HW3, items=added)]
+        return _jpeg(strip(tiles, height=200))
+
     def evaluate(self) -> bytes:
         """The threshold's curve, as the stage drew it (SVG)."""
         return self._data.store.read(
             self._data.manifests[f"evaluate.{self._data.champion}"].row("plot/threshold_curve")
         )
+
+
+def _tinted(photo_HW3: Picture, *, items: Sequence[ManifestObject]) -> Picture:
+    """The photo under films of the items' masks."""
+    height, width = photo_HW3.shape[:2]
+    masks = [decode_mask(item.mask_rle or "", height=height, width=width) for item in items]
+    film_HW4 = instances_overlay(masks, categories=[item.category for item in items])
+    share_HW1 = film_HW4[..., 3:].astype(np.float32) / 255
+    return np.rint(photo_HW3 * (1 - share_HW1) + film_HW4[..., :3] * share_HW1).astype(np.uint8)
 
 
 def _smooth(values: list[float], *, over: int = 20) -> list[float]:
@@ -219,6 +236,8 @@ def pictures(data: RunData) -> dict[str, Callable[[], bytes]]:
     """How to draw each stage, by the file's name."""
     artist = Artist(data)
     drawn = ("ingest", "coarse", "segment", "prune", "board", "compose", "render", "predict", "select")
+    if any(name.startswith("paste.") for name in data.manifests):
+        drawn = (*drawn, "paste")
     plotted = ("train", "evaluate")
     return {f"{name}.jpg": getattr(artist, name) for name in drawn} | {
         f"{name}.svg": getattr(artist, name) for name in plotted
