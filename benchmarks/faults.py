@@ -1,7 +1,8 @@
 """Nothing lost: stores and runs under kills, power cuts, failing disks and services, flipped bits and bad inputs.
 
     python -m benchmarks.faults [commit] [refused] [power] [s3] [once] [inputs] [leaks] [fuzz] [corruption] [storm]
-        [--dataset D] [--preset P] [--folder F] [--annotations N] [--runs N] [--minutes M] [--kills N] [--json]
+        [--dataset D] [--small] [--preset P] [--folder F] [--annotations N] [--runs N] [--minutes M]
+        [--kills N] [--json]
 
 commit      SIGKILL before every file operation of a commit, a refresh, a record, a quarantine, a collection
 refused     ENOSPC, EIO, EACCES and short writes at each of these operations, fsync among them
@@ -14,8 +15,9 @@ fuzz        --minutes of random pictures, listings, manifests and HTTP requests
 corruption  each file of a finished run's store with one bit flipped, then missing; what was set aside is made again
 storm       --kills kills -9 at random moments of whole runs; the digests of what comes out beside an undisturbed run's
 
-Without a name all but the last three; corruption and storm run the preset. Kills, runs and minutes in a --folder add up
-over several calls. Ends with 1 where something was not as it should be.
+Without a name all but the last three; corruption and storm run the preset. Kills and minutes in a --folder add up over
+several calls. With --small a few of the data set's photos stand for all. Ends with 1 where something was not as it
+should be.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from benchmarks.reduced_dataset import small_copy
 from benchmarks.stages import print_result, stage_arguments
 
 SHORT = ("commit", "refused", "power", "s3", "once", "inputs", "leaks")
@@ -50,7 +53,7 @@ def measured(part: str, *, dataset: Path, folder: Path, options: Any) -> dict[st
         case "inputs":
             return faults_annotations.annotations(folder, count=options.annotations)
         case "leaks":
-            return faults_leaks.leaks(folder, runs=options.runs)
+            return faults_leaks.leaks(faults_leaks.few(dataset, folder=folder), folder=folder, runs=options.runs)
         case "fuzz":
             return faults_fuzz.fuzz(folder, minutes=options.minutes)
         case "corruption":
@@ -86,6 +89,7 @@ def main() -> None:
     """Print the figures of the parts that are asked for; ends with 1 where one is not as it should be."""
     parser = stage_arguments(__doc__)
     parser.add_argument("parts", nargs="*", choices=[*SHORT, *LONG, []], help="what is tried")
+    parser.add_argument("--small", action="store_true", help="every fourth exemplar, eight photos of each other split")
     parser.add_argument("--folder", default="", help="where stores go; a temporary one when not given")
     parser.add_argument("--annotations", type=int, default=1_000_000, help="of inputs")
     parser.add_argument("--kills", type=int, default=200, help="of storm")
@@ -97,6 +101,7 @@ def main() -> None:
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
         folder.mkdir(parents=True, exist_ok=True)
+        dataset = small_copy(dataset, folder=folder) if options.small else dataset
         for part in options.parts or SHORT:
             found = measured(part, dataset=dataset, folder=folder, options=options)
             print_result(found, as_json=options.json, title=f"{part}, {options.dataset}, preset {options.preset}")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults_inputs import dataset, write_pictures
+from benchmarks.faults_inputs import write_pictures
+from benchmarks.reduced_dataset import few_photos
 from flows.execution import execute_run
 from flows.gc import collect
 from flows.options import GcOptions, RunOptions, VerifyOptions
@@ -44,14 +45,21 @@ def held() -> Held:
     )
 
 
-def leaks(folder: Path, *, runs: int, train: bool = True) -> dict[str, Any]:
+def few(dataset: Path, *, folder: Path) -> Path:
+    """Some ten exemplars and two photos of each other split, with bad pictures in the pool."""
+    root = folder / "leaks"
+    if not root.exists():
+        few_photos(dataset, every=24, most=2, out=root)
+        write_pictures(root / "pool2019")
+    return root
+
+
+def leaks(root: Path, *, folder: Path, runs: int, train: bool = True) -> dict[str, Any]:
     """Runs up to the coarse masks, one after the other in this process, each with an empty store.
 
     Bad photos are quarantined in each, its store is verified and collected. With `train` a tenth of them go on to the
     first stage that runs in a process of its own.
     """
-    root = dataset(folder / "leaks")
-    write_pictures(root / "pool2019")
     seen = []
     for number in range(runs):
         _one(root, folder=folder, far=train and number % 10 == 0)

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from benchmarks.orchestration_runs import digests, environment, run, run_command
-from flows.runs import read_run
+from flows.runs import PROGRESS_FILE, read_run
 from storage.digest import JSON
 from storage.files import local_path
 from storage.seal import open_record
@@ -32,8 +32,9 @@ from tasks.ingest import files_digest
 from tasks.params import IngestParams
 from tasks.stage import execute
 
-# A run is killed about this many times before it is through.
-_KILLS_A_RUN = 6
+# A run is killed about this many times before it is through; every so many-th kill comes while the program starts.
+_KILLS_A_RUN, _EARLY = 20, 10
+_FOLLOWED = 0.02
 _VICTIMS = ("the flow", "its children", "all of them")
 
 
@@ -49,7 +50,7 @@ def undisturbed(dataset: Path, *, preset: str, folder: Path) -> tuple[dict[str, 
 
 
 @dataclass(kw_only=True)
-class _Storm:
+class Storm:
     """What a storm has done up to now, kept in a file."""
 
     path: Path
@@ -73,44 +74,61 @@ def storm(dataset: Path, *, preset: str, folder: Path, kills: int, seed: int = 0
     compared with the undisturbed run's, and the next one starts with an empty store.
     """
     wanted, seconds = undisturbed(dataset, preset=preset, folder=folder)
-    done, attempt = _Storm(path=folder / "storm.json"), folder / "attempt"
-    before = done.counts["kills"]
-    while done.counts["kills"] < before + kills:
-        number = done.counts["kills"]
+    done, attempt = Storm(path=folder / "storm.json"), folder / "attempt"
+    before, command = done.counts["kills"], run_command(dataset, preset=preset, folder=attempt, engine="local")
+    while (number := done.counts["kills"]) < before + kills:
         draw = random.Random(f"{seed} {number} {done.counts['runs finished']}")
-        command = run_command(dataset, preset=preset, folder=attempt, engine="local")
-        _killed_once(command, draw=draw, longest=2 * seconds / _KILLS_A_RUN, done=done)
+        killed_once(command, place=attempt, draw=draw, longest=2 * seconds / _KILLS_A_RUN, done=done)
         _look(attempt, wanted=wanted, done=done)
         if done.counts["kills"] > number:
             print(f"{done.counts}", file=sys.stderr, flush=True)
     if attempt.exists():
-        run(run_command(dataset, preset=preset, folder=attempt, engine="local"))
+        run(command)
         _look(attempt, wanted=wanted, done=done)
     return {"undisturbed, s": seconds, **done.counts}
 
 
-def _killed_once(command: list[str], *, draw: random.Random, longest: float, done: _Storm) -> None:
-    """Start a run and kill it, or some of it, unless it ends before."""
+def killed_once(command: list[str], *, place: Path, draw: random.Random, longest: float, done: Storm) -> None:
+    """Start a run and kill it, or some of it, unless it ends before: at most `longest` seconds after it went to work.
+
+    Most of the time that a run with many kills takes is its start, where there is little to lose: few kills fall there.
+    """
+    progress = place / "runs" / "run" / PROGRESS_FILE
+    progress.unlink(missing_ok=True)
     flow = subprocess.Popen(
         command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
-    victim = draw.choice(_VICTIMS)
+    victim, early = draw.choice(_VICTIMS), draw.randrange(_EARLY) == 0
+    while not early and flow.poll() is None and not _at_work(progress):
+        time.sleep(_FOLLOWED)
     try:
         flow.wait(timeout=draw.uniform(0, longest))
     except subprocess.TimeoutExpired:
-        children = _children(flow.pid)
-        if victim != "its children":
-            flow.send_signal(signal.SIGKILL)
-        for child in children if victim != "the flow" else ():
-            with suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        if victim != "its children" or children:
-            done.add("kills")
-            done.add(f"kills of {victim}")
+        _kill(flow, victim=victim, done=done)
     _, told = flow.communicate()
     # Of a killed child the flow tells and ends with 1.
     if flow.returncode not in (0, 1, -signal.SIGKILL):
         raise RuntimeError(f"{' '.join(command)} ended with {flow.returncode}:\n{told.decode()}")
+
+
+def _at_work(progress: Path) -> bool:
+    """Whether a stage is computed by now."""
+    try:
+        return not orjson.loads(progress.read_bytes())["cached"]
+    except FileNotFoundError:
+        return False
+
+
+def _kill(flow: subprocess.Popen[bytes], *, victim: str, done: Storm) -> None:
+    children = _children(flow.pid)
+    if victim != "its children":
+        flow.send_signal(signal.SIGKILL)
+    for child in children if victim != "the flow" else ():
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    if victim != "its children" or children:
+        done.add("kills")
+        done.add(f"kills of {victim}")
 
 
 def _children(process: int) -> list[int]:
@@ -119,7 +137,7 @@ def _children(process: int) -> list[int]:
     return []
 
 
-def _look(attempt: Path, *, wanted: dict[str, str], done: _Storm) -> None:
+def _look(attempt: Path, *, wanted: dict[str, str], done: Storm) -> None:
     """Verify a store; where its run is through compare it and make room for the next."""
     if not (attempt / "store").exists():
         return

@@ -31,7 +31,7 @@ from benchmarks.orchestration_killed import killed
 from benchmarks.orchestration_product import adding_a_product, last_product
 from benchmarks.orchestration_runs import changes, nothing_to_do, share
 from benchmarks.orchestration_server import at_once, event_to_retraining
-from benchmarks.reduced_dataset import few_photos
+from benchmarks.reduced_dataset import small_copy
 from benchmarks.stages import print_result, stage_arguments
 
 SHORT = ("noop", "share", "changes")
@@ -63,13 +63,6 @@ def measured(row: str, *, dataset: Path, folder: Path, options: Any) -> dict[str
         case _:
             shared = {"preset": preset, "sku": options.sku, "workers": options.workers, "effort": options.effort}
             return adding_a_product(dataset, folder=folder, renderer=options.renderer, **shared)
-
-
-def small_copy(dataset: Path, *, folder: Path) -> Path:
-    """A few photos of a data set, as a data set in `folder`."""
-    if not (small := folder / "small").exists():
-        few_photos(dataset, every=4, most=8, out=small)
-    return small
 
 
 def main() -> None:

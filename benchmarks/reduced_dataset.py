@@ -58,6 +58,13 @@ def few_photos(dataset: Path, *, every: int, most: int, out: Path) -> None:
         _link_photos(dataset / f"{split}2019", names=[one["file_name"] for one in kept], out=out)
 
 
+def small_copy(dataset: Path, *, folder: Path) -> Path:
+    """A few photos of a data set, as a data set in `folder`."""
+    if not (small := folder / "small").exists():
+        few_photos(dataset, every=4, most=8, out=small)
+    return small
+
+
 def with_new_labels(dataset: Path, *, out: Path) -> None:
     """Let the reduced copy `out` have the labels of val and test in full: people label the new product there."""
     for split in ("val", "test"):

@@ -1,13 +1,17 @@
 """The other parts of `python -m benchmarks.faults`, in seconds."""
 
 import os
+import random
 import signal
+import sys
+
+import pytest
 
 from benchmarks import faults_fuzz, faults_runs
 from benchmarks.faults import wrong
 from benchmarks.faults_annotations import annotations
 from benchmarks.faults_fuzz import TARGETS, one
-from benchmarks.faults_inputs import dataset
+from benchmarks.faults_inputs import dataset, write_pictures
 from benchmarks.faults_leaks import leaks
 from benchmarks.faults_s3 import faults
 
@@ -27,7 +31,9 @@ def test_annotations__broken_ones_cost_their_photos_and_no_others(tmp_path):
 
 
 def test_leaks__a_process_holds_after_runs_what_it_held_before(tmp_path):
-    found = leaks(tmp_path, runs=4, train=False)
+    root = dataset(tmp_path / "data")
+    write_pictures(root / "pool2019")
+    found = leaks(root, folder=tmp_path, runs=4, train=False)
     assert found["equal"], found
 
 
@@ -60,6 +66,18 @@ def test_fuzz__says_which_input_was_too_large_and_which_crashed(tmp_path, monkey
         "spoiled, refused": 6,
         "most memory, by": "spoiled 5",
     }
+
+
+@pytest.mark.parametrize(("cached", "kills"), [("false", 1), ("true", 0)])
+def test_killed_once__kills_a_run_that_is_at_work(tmp_path, cached, kills):
+    progress = tmp_path / "runs" / "run" / "progress.json"
+    progress.parent.mkdir(parents=True)
+    at_work = f"import pathlib, time; pathlib.Path({str(progress)!r}).write_text('{{\"cached\": {cached}}}')"
+    command = [sys.executable, "-c", f"{at_work}; time.sleep({60 * kills})"]
+    done = faults_runs.Storm(path=tmp_path / "storm.json")
+    # Draws the flow, or all of it, and no early kill.
+    faults_runs.killed_once(command, place=tmp_path, draw=random.Random(3), longest=0.1, done=done)
+    assert done.counts["kills"] == kills
 
 
 def test_wrong__tells_what_is_not_as_it_should_be():
