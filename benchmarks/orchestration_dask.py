@@ -19,8 +19,8 @@ from tasks.stage import execute, key_of, load_stage, run_stage_locally
 def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: int, workers: int) -> dict[str, Any]:
     """Medians of alternating rounds of the whole stage; the clusters are started beforehand.
 
-    What comes before the first photo (sprites, sizes, lights) and after the last one is done once, by `workers`
-    threads: `photos` should take half a minute.
+    What comes before the first photo (sprites, sizes, lights) is done by as many threads as there are Dask workers, so
+    that one worker stands for one processor; before that, data stages are made by `workers` threads.
     """
     known = PRESETS[preset]()
     store = Store.open(str(folder / "store"))
@@ -35,16 +35,16 @@ def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: 
         load_stage("board"), known.board, store=store, workers=workers, pool=pool, network=made["network"]
     )
     params = known.compose.model_copy(update={"photos": photos})
-    shared = {"inputs": inputs, "store": store, "workers": workers}
-    serial, _ = composed(params, runner=THREADS, **shared)
+    shared = {"inputs": inputs, "store": store}
+    serial, _ = composed(params, runner=THREADS, workers=workers, **shared)
     seconds: dict[int, list[float]] = {1: [], 2: []}
     same = True
     with dask_cluster(1) as one, dask_cluster(2) as two:
         for runner in (one, two):
-            composed(params.model_copy(update={"photos": 8}), runner=f"dask:{runner}", **shared)
+            composed(params.model_copy(update={"photos": 8}), runner=f"dask:{runner}", workers=workers, **shared)
         for _ in range(rounds):
             for count, address in ((1, one), (2, two)):
-                manifest, took = composed(params, runner=f"dask:{address}", **shared)
+                manifest, took = composed(params, runner=f"dask:{address}", workers=count, **shared)
                 seconds[count].append(took)
                 same = same and manifest.content_digest == serial.content_digest
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
