@@ -14,7 +14,6 @@ from benchmarks.faults_fuzz import TARGETS, one
 from benchmarks.faults_inputs import dataset, write_pictures
 from benchmarks.faults_leaks import leaks
 from benchmarks.faults_s3 import faults
-from benchmarks.peak import forget_peak, peak_megabytes
 
 
 def test_at_once__a_key_is_computed_by_one_of_eight_processes(tmp_path):
@@ -57,8 +56,9 @@ def test_fuzz__says_which_input_was_too_large_and_which_crashed(tmp_path, monkey
 
     monkeypatch.setattr(faults_fuzz, "one", lambda name, number: spoiled(None, tmp_path / str(number)))
     # The forked process begins with what this one holds, which may be anything.
-    forget_peak()
-    most = peak_megabytes() + 300
+    before = {"spoiled, refused": 0, "most memory, MB": 0}
+    faults_fuzz.batch("spoiled", range(1), counts=before, folder=tmp_path)
+    most = before["most memory, MB"] + 300
     monkeypatch.setattr(faults_fuzz, "_MOST_MEGABYTES", most)
     counts = dict.fromkeys(("crashes", "too large", "spoiled, taken", "spoiled, refused", "most memory, MB"), 0)
     faults_fuzz.batch("spoiled", range(8), counts=counts, folder=tmp_path)
