@@ -9,11 +9,14 @@ Shapes: h×w pixels of the photo at the working size. Lengths are shares of the 
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.backdrop import to_lab
+from tasks.local_means import Plane, mean_around
 
 # The strip is no wider than this; colours are compared with those around (standard deviation of a Gaussian).
 _WIDEST, _AROUND, _SMOOTH = 0.02, 0.04, 0.016
@@ -25,9 +28,8 @@ _LEAST_APART, _WAY, _BESIDE, _DARKER = 15.0, 0.3, 5.0, 0.85
 # The outline looks down: the vertical part of its normal.
 _DOWN = 0.7
 _BACKDROP_FROM = 0.015
-_LEAST_WEIGHT = 1e-3
-
-Plane = NDArray[np.float32]
+# So much of the surroundings must be product, and backdrop.
+_LEAST_KNOWN = 1e-3
 
 
 def without_contact_shadow(alpha_hw: Plane, photo_hw3: NDArray[np.uint8]) -> Plane:
@@ -45,7 +47,9 @@ def without_contact_shadow(alpha_hw: Plane, photo_hw3: NDArray[np.uint8]) -> Pla
     beyond_hw = cv2.distanceTransform((~mask_hw).astype(np.uint8), cv2.DIST_L2, 5)
     core_hw = depth_hw > max(2.0, _WIDEST * side)
     shadow_hw = _as_shaded_backdrop(photo_hw3, core_hw, backdrop_hw=beyond_hw > _BACKDROP_FROM * side)
-    own_hw, _ = _mean_around(shadow_hw[..., None].astype(np.float32), core_hw, sigma=_NEAR * side)
+    own_hw, _ = mean_around(
+        shadow_hw[..., None].astype(np.float32), core_hw, blurred=partial(_blurred, sigma=_NEAR * side)
+    )
     strip_hw = shadow_hw & mask_hw & (own_hw[..., 0] < _OWN_SHARE) & _looks_down(mask_hw, side=side)
     strip_hw = _reaching(strip_hw, depth_hw <= 1) & ~_reaching(strip_hw, core_hw)
     # What is half transparent outside of the strip is its rim.
@@ -58,26 +62,18 @@ def _as_shaded_backdrop(
 ) -> NDArray[np.bool_]:
     """Where a pixel is darker than the backdrop around and of its hue, which is not that of the product around."""
     lab_hw3 = to_lab(photo_hw3)
-    sigma = _AROUND * max(core_hw.shape)
-    product_hw3, inside_hw = _mean_around(lab_hw3, core_hw, sigma=sigma)
-    empty_hw3, outside_hw = _mean_around(lab_hw3, backdrop_hw, sigma=sigma)
+    blurred = partial(_blurred, sigma=_AROUND * max(core_hw.shape))
+    product_hw3, inside_hw = mean_around(lab_hw3, core_hw, blurred=blurred)
+    empty_hw3, outside_hw = mean_around(lab_hw3, backdrop_hw, blurred=blurred)
     way_hw2 = product_hw3[..., 1:] - empty_hw3[..., 1:]
     hue_hw2 = lab_hw3[..., 1:] - empty_hw3[..., 1:]
     length_hw = np.maximum((way_hw2**2).sum(axis=-1), 1e-6)
     share_hw = (hue_hw2 * way_hw2).sum(axis=-1) / length_hw
     beside_hw = ((hue_hw2 - share_hw[..., None] * way_hw2) ** 2).sum(axis=-1)
     darker_hw = lab_hw3[..., 0] < _DARKER * empty_hw3[..., 0]
-    known_hw = (inside_hw > _LEAST_WEIGHT) & (outside_hw > _LEAST_WEIGHT)
+    known_hw = (inside_hw > _LEAST_KNOWN) & (outside_hw > _LEAST_KNOWN)
     alike_hw = (length_hw > _LEAST_APART**2) & (share_hw < _WAY) & (beside_hw < _BESIDE**2)
     return np.asarray(known_hw & darker_hw & alike_hw)
-
-
-def _mean_around(values_hwC: Plane, known_hw: NDArray[np.bool_], *, sigma: float) -> tuple[Plane, Plane]:
-    """The mean of the known pixels around each pixel [h, w, C], the nearer the heavier; their weight [h, w]."""
-    weight_hw = known_hw.astype(np.float32)
-    total_hwC = _blurred(values_hwC * weight_hw[..., None], sigma=sigma).reshape(values_hwC.shape)
-    near_hw = _blurred(weight_hw, sigma=sigma)
-    return np.asarray(total_hwC / (near_hw[..., None] + 1e-4), np.float32), near_hw
 
 
 def _blurred(values_hwC: Plane, *, sigma: float) -> Plane:

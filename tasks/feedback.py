@@ -23,7 +23,7 @@ from storage.images import Picture
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.board import levelled_colours, photo_look, saliency_predictor
 from tasks.light import Floats
-from tasks.look import PLACES, Mask, PhotoLook, places_of, product_mask, tone_levels
+from tasks.look import PLACES, Mask, PhotoLook, is_board, places_of, product_mask, tone_levels
 from tasks.params import BoardParams, ComposeParams, LevelParams
 from tasks.repaint import box_mask, grown, lit_board
 from tasks.selection import boxes_of
@@ -277,11 +277,6 @@ def relit_boards(boards: Manifest, *, lights: Sequence[PhotoLight], places: list
         return replace(row, attributes={**row.attributes, **changes, **({"tones": tones} if tones else {})})
 
     return replace(boards, rows=tuple(anew(row) if is_board(row) else row for row in boards.rows))
-
-
-def is_board(row: ManifestRow) -> bool:
-    """Whether a row of `board` is a board."""
-    return row.item_id.startswith("board/")
 
 
 def learnt_from(

@@ -21,7 +21,7 @@ from tasks.blend import Lines, collected, noise_lines, picture_at, thumbnail
 from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
 from tasks.light import Floats
-from tasks.look import PLACES, PhotoLook
+from tasks.look import PLACES, PhotoLook, is_board
 from tasks.match_scale import Features, features_of, matched_scale, sprite_features
 from tasks.params import ComposeParams
 from tasks.sizes import ViewExtent, camera_factors, global_scale, sku_factors
@@ -89,7 +89,7 @@ def build_kit(
         )
 
     cutouts = solid_cutouts(list(context.map(cutout, rows, what="sprites")))
-    found = [row for row in boards.ok if row.item_id.startswith("board/")]
+    found = [row for row in boards.ok if is_board(row)]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
     pictures = _of_one_size([context.read_rgb(row) for row in found])

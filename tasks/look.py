@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.manifest import ManifestRow
 from tasks.light import Floats
 
 Mask = NDArray[np.bool_]
@@ -47,6 +48,11 @@ class PhotoLook:
     def to_json(self) -> dict[str, Any]:
         """The look as JSON values."""
         return asdict(self)
+
+
+def is_board(row: ManifestRow) -> bool:
+    """Whether a row of `board` is a board."""
+    return row.item_id.startswith("board/")
 
 
 def product_score(departure_hw3: Floats, *, saliency_hw: Floats | None) -> Floats:

@@ -94,7 +94,7 @@ def keep_freed_memory() -> None:
     """Let freed memory be used again by this process, where the C library is glibc.
 
     Dask starts its workers with `MALLOC_TRIM_THRESHOLD_`: whatever a photo takes is then given back to the system, and
-    taken from it page by page for the next one, which costs as much time as composing it.
+    taken from it page by page for the next one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.backdrop import to_lab
+from tasks.local_means import mean_around
 
 SIGNS = ("second_look", "agreement", "contrast", "box", "neighbours")
 LEAST_DEFECT = 0.005
@@ -31,18 +32,15 @@ def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) 
     lab_hw3 = to_lab(photo_hw3)
     depth_hw = cv2.distanceTransform(mask_hw.astype(np.uint8), cv2.DIST_L2, 3)
     beyond_hw = cv2.distanceTransform((~mask_hw).astype(np.uint8), cv2.DIST_L2, 3)
-    inner_hw3 = _mean_around(lab_hw3, depth_hw > _BAND)
-    outer_hw3 = _mean_around(lab_hw3, beyond_hw > _BAND)
+    inner_hw3, _ = mean_around(lab_hw3, depth_hw > _BAND, blurred=_blurred)
+    outer_hw3, _ = mean_around(lab_hw3, beyond_hw > _BAND, blurred=_blurred)
     band_hw = (depth_hw > 0) & (depth_hw <= _BAND)
     strange_hw = ((lab_hw3 - outer_hw3) ** 2).sum(axis=-1) < ((lab_hw3 - inner_hw3) ** 2).sum(axis=-1)
     return float(max(0.0, 1 - (band_hw & strange_hw).sum() / max(1, mask_hw.sum())))
 
 
-def _mean_around(values_hw3: NDArray[np.float32], known_hw: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """The mean of the known pixels around each pixel, weighted by a Gaussian; 0 where none is near."""
-    weight_hw = known_hw.astype(np.float32)
-    total_hw3 = cv2.GaussianBlur(values_hw3 * weight_hw[..., None], (0, 0), _BAND)
-    return np.asarray(total_hw3 / (cv2.GaussianBlur(weight_hw, (0, 0), _BAND)[..., None] + 1e-3), np.float32)
+def _blurred(values: NDArray[np.float32]) -> object:
+    return cv2.GaussianBlur(values, (0, 0), _BAND)
 
 
 def mask_agreement(mask_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> float:

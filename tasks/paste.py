@@ -32,7 +32,7 @@ from tasks.items import Floats, Ground, Item, Photo, Top
 from tasks.kit import build_kit, with_cutouts
 from tasks.laying import MOST_ITEMS
 from tasks.layout import cell_side
-from tasks.look import PLACES, product_mask
+from tasks.look import PLACES, is_board, product_mask
 from tasks.mask_runs import encode_labels
 from tasks.params import ComposeParams, LevelParams, PasteParams
 from tasks.pool_items import item_labels, soft_alpha, stand_clear
@@ -328,7 +328,7 @@ def paste(
         context.log("no pool photo was accepted: there is nothing to paste on")
         return
     kit = build_kit(context, params=composition(params), catalog=catalog, poses=poses, boards=boards, pool=pool)
-    pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
+    pictures = [context.read_rgb(row) for row in boards.ok if is_board(row)]
     most = max(1, params.photos // params.versions)
     height, width = pictures[0].shape[:2]
     rows = usable_rows(pseudo, size=(height, width), most=most)

@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 _SALIENT = 0.5
 # With less of its box salient, an item is something that the network overlooked: the ellipse in the box stands for it.
 _LEAST_FILLED = 0.25
-# Measured on dev's val: masks of such items have a mean IoU of 0.92 with the true ones, and half of all items pass.
+# An item that others' boxes reach into, or that is not compact, is rather left where it is than cut out badly.
 _MOST_SHARED, _LEAST_SOLID = 0.25, 0.85
 _SOFT = (0.25, 0.75)
 _REACH = np.ones((5, 5), np.uint8)

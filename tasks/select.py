@@ -28,6 +28,7 @@ from tasks.context import StageContext
 from tasks.evaluation_analysis import RIGHT, match
 from tasks.evaluation_set import from_manifests
 from tasks.guard_rails import expected_skus, guard_rails, plot_guard_rails
+from tasks.look import is_board
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
 from tasks.selection import Counts, Judged, as_ignored, boxes_of, judge, objection, stray_region
@@ -297,7 +298,7 @@ def select(
     round before selected; it changes no decision, only what is told of the disagreement of both.
     """
     calibration = calibration_on(val, predictions=val_predictions)
-    pictures = [context.read_rgb(row) for row in boards.ok if row.item_id.startswith("board/")]
+    pictures = [context.read_rgb(row) for row in boards.ok if is_board(row)]
     if not pictures:
         raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
 
