@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 THREADS, PROCESSES, DASK = "threads", "processes", "dask"
 # Results that wait to be taken, a worker: memory stays flat.
 _AHEAD = 4
-_PIECES, _LARGEST_PIECE = 8, 64
+_PIECES, _LARGEST_PIECE = 8, 32
 _ATTEMPTS = 4
 # glibc's mallopt: names from malloc.h, and the largest sizes it takes for memory that is kept.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
