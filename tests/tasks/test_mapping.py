@@ -6,6 +6,8 @@ import sys
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.manifest import ManifestRow
 from storage.store import Store
@@ -120,11 +122,17 @@ def test_spread__by_dask_equals_the_serial_run_and_a_killed_worker_loses_nothing
     assert len(processes(tmp_path / "a")) == 2
 
 
-def test_in_pieces__covers_the_items_in_order_and_leaves_nobody_waiting():
-    pieces = in_pieces(range(1000), workers=3)
-    assert [number for piece in pieces for number in piece] == list(range(1000))
-    assert 8 * 3 <= len(pieces) <= 9 * 3
-    assert [list(piece) for piece in in_pieces("ab", workers=4)] == [["a"], ["b"]]
+@given(count=st.integers(0, 3000), workers=st.integers(1, 50))
+def test_in_pieces__covers_the_items_in_order_and_leaves_nobody_waiting(count, workers):
+    pieces = in_pieces(range(count), workers=workers)
+    assert [number for piece in pieces for number in piece] == list(range(count))
+    lengths = [len(piece) for piece in pieces]
+    assert lengths == sorted(lengths, reverse=True)
+    # When a piece is given away, all others have at least as much to do.
+    left = count
+    for length in lengths:
+        assert length == 1 or (workers - 1) * length <= left - length
+        left -= length
 
 
 _FAULTS = """
