@@ -1,5 +1,6 @@
 import importlib
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -194,3 +195,42 @@ def test_elastic_command__for_one_machine_and_for_several(monkeypatch):
     made = " ".join(elastic_command(request, key="k", processes=8))
     assert "--nproc-per-node 8 --nnodes 2 --rdzv-backend c10d --rdzv-endpoint first:29500 --rdzv-id k" in made
     assert made.endswith("-m tasks.process request.json")
+
+
+# A stage that takes and gives back memory, and tells how many pages it had to ask for.
+TAKING = """
+import resource
+import torch
+from tasks.params import StageParams
+from tasks.stage import stage
+class TakingParams(StageParams):
+    stage = "taking"
+@stage(TakingParams)
+def taking(context, *, params):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        torch.ones(16 << 20)
+    context.log(str(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before))
+"""
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc" or not LARGE_PAGES.exists() or "[madvise]" not in LARGE_PAGES.read_text(),
+    reason="needs glibc and large pages for those who ask",
+)
+def test_run_in_child__memory_comes_in_large_pages_unless_the_user_says_otherwise(extra, tmp_path, monkeypatch):
+    (extra / "taking.py").write_text(TAKING)
+    monkeypatch.setenv("PYTHONPATH", f"{extra}{os.pathsep}{Path.cwd()}")
+    monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(extra)])
+    params = importlib.import_module("tasks.taking").TakingParams()
+    store, faults = Store.open(str(tmp_path / "store")), []
+    for tunables in (None, "glibc.malloc.hugetlb=0"):
+        if tunables:
+            monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+        events = []
+        run_in_child(params, key=f"k{tunables}", inputs={}, store=store, workers=1, events=events.append)
+        faults += [int(event["message"]) for event in events if event["kind"] == "log"]
+    large, small = faults
+    assert small >= 20 * (64 << 20) / 4096 * 0.9
+    assert large < small / 4
