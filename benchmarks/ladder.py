@@ -11,6 +11,7 @@ random         image level, but as many photos drawn at random, with whatever re
 everything     image level, but every pool photo, with whatever reaches the score
 paper_rule     image level by the paper's rule: as many detections as the counting view says
 
+The last three go on from `render` for as many steps as the two levels take together: they stand beside instance_level.
 Figures are those of test at the threshold that val chose. `--share` shortens every training alike: with half of the
 steps, three seeds of the preset `cpu` last some two hours on two cores. What a seed changes are the trainings. Every
 training is kept in the store: a benchmark that was stopped goes on where it was, and after each training its figures
@@ -82,7 +83,11 @@ class Climb:
         self, name: str, *, level: str, photos: list[Manifest], init: Rung | None, pseudo: Manifest | None = None
     ) -> None:
         """A rung beside the ladder; pool photos with pseudo-labels are pasted on as those of the ladder are."""
-        shared = {"prepared": self.prepared, "boards": self.synthesized.boards, "preset": self.preset}
+        shared: dict[str, Any] = {
+            "prepared": self.prepared,
+            "boards": self.synthesized.boards,
+            "preset": self.preset,
+        }
         pasted = None if pseudo is None else paste_round(self.run, name, pseudo=pseudo, **shared)
         rung = train_rung(
             self.run,
@@ -164,8 +169,15 @@ def climb(ladder: Climb) -> Rung:
     return rungs["render"]
 
 
+def as_long_as_both(preset: Preset) -> Preset:
+    """The preset with as many steps at the image level as it has at both levels of selection."""
+    image, instance = (preset.train[f"{level}_level"] for level in ("image", "instance"))
+    longer = image.model_copy(update={"steps": image.steps + instance.steps})
+    return preset.model_copy(update={"train": {**preset.train, "image_level": longer}})
+
+
 def other_selections(ladder: Climb, *, render: Rung) -> None:
-    """The image level with pseudo-labels chosen in other ways, from the same checkpoint, for as many steps."""
+    """The image level with pseudo-labels chosen in other ways, from the same checkpoint."""
     synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
     assert rendered is not None, "checked by the climb"
     ways: dict[str, dict[str, object]] = {
@@ -252,7 +264,7 @@ def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noq
     render = climb(ladder)
     ladder.reached["calibration on val"] = calibration(ladder, by=render)
     if not arguments.without_others:
-        other_selections(ladder, render=render)
+        other_selections(replace(ladder, preset=as_long_as_both(seeded)), render=render)
     return ladder.reached
 
 
