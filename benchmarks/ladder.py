@@ -1,6 +1,6 @@
 """The ladder of iterative distillation on test, by seed, beside other ways to choose pseudo-labels.
 
-    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 0.5] [--json]
+    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 0.3] [--json]
 
 paper          source only, photos composed by the paper's recipe of views kept by its area rule
 source         source only, photos as in life
@@ -12,11 +12,10 @@ everything     image level, but every pool photo, with whatever reaches the scor
 paper_rule     image level by the paper's rule: as many detections as the counting view says
 
 The last three go on from `render` for as many steps as the two levels take together: they stand beside instance_level.
-Figures are those of test at the threshold that val chose. `--share` shortens every training alike: with half of the
-steps, three seeds of the preset `cpu` last some two hours on two cores. What a seed changes are the trainings. Every
-training is kept in the store: a benchmark that was stopped goes on where it was, and after each training its figures
-are printed. The last rows compare the estimated precision of accepted photos with the true one on val, each half of it
-judged by what the other half taught.
+Figures are those of test at the threshold that val chose. `--share` shortens every training alike. What a seed changes
+are the trainings. Every training is kept in the store: a benchmark that was stopped goes on where it was, and after
+each training its figures are printed. The last rows compare the estimated precision of accepted photos with the true
+one on val, each half of it judged by what the other half taught.
 """
 
 from __future__ import annotations
@@ -284,7 +283,7 @@ def main() -> None:
     """Climb once a seed."""
     parser = stage_arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of every rung")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the preset's training steps")
+    parser.add_argument("--share", type=float, default=0.3, help="share of the preset's training steps")
     parser.add_argument("--renderer", default="", help="renderer in place of the preset's")
     parser.add_argument("--without-others", action="store_true", help="the ladder only, no other ways to choose")
     arguments = parser.parse_args()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,12 +15,9 @@ from storage.digest import JSON
 from storage.files import local_path
 from storage.manifest import Manifest
 from storage.store import Store
-from tasks.mapping import THREADS, dask_cluster
+from tasks.mapping import THREADS, dask_cluster, in_pieces
 from tasks.params import ComposeParams
 from tasks.stage import execute, key_of, load_stage, run_stage_locally
-
-# Photos that come within so many seconds of each other have come in one piece.
-_AT_ONCE = 0.01
 
 
 def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: int, workers: int) -> dict[str, Any]:
@@ -67,7 +63,11 @@ def composing(dataset: Path, *, preset: str, folder: Path, photos: int, rounds: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """The stage compose, computed once. pace: photos a second from the first piece that came back to the last."""
+    """The stage compose, computed once.
+
+    pace: photos a second from the first piece that came back to the last; by then every worker may have done a piece,
+    so none of their first pieces counts.
+    """
 
     digest: str
     seconds: float
@@ -92,6 +92,6 @@ def composed(
     started = time.monotonic()
     manifest, _ = execute(params, inputs=inputs, store=store, runner=runner, workers=workers, events=watch)
     seconds = time.monotonic() - started
-    first = bisect(came, came[0] + _AT_ONCE)
-    pace = (len(came) - first) / max(came[-1] - came[0], _AT_ONCE)
+    first = workers * len(in_pieces(range(params.photos), workers=workers)[0])
+    pace = max(0, len(came) - first) / (came[-1] - came[0])
     return Round(digest=manifest.content_digest, seconds=seconds, pace=pace)

@@ -88,7 +88,7 @@ def run_in_child(
 
 
 def _environment() -> dict[str, str]:
-    # A training step takes and gives back hundreds of megabytes: by small pages, the kernel has a sixth of its time.
+    # A training step takes and gives back hundreds of megabytes, which by small pages keeps the kernel busy.
     # Other C libraries than glibc don't look at it; what the user says about glibc stays.
     return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
 
