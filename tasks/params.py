@@ -443,7 +443,7 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
     )
@@ -456,8 +456,11 @@ class SelectParams(StageParams):
     precision: float = Field(
         default=0.9, ge=0, le=1, description="least expected share of right items in a photo taken whole"
     )
-    confident_score: float = Field(default=0.8, ge=0, le=1, description="score from which a detection is trusted")
-    doubtful_score: float = Field(default=0.3, ge=0, le=1, description="score below which a detection is ignored")
+    confident_score: float = Field(default=0.6, ge=0, le=1, description="score from which a detection is trusted")
+    doubtful_score: float = Field(default=0.2, ge=0, le=1, description="score below which a detection is ignored")
+    agreement: float = Field(
+        default=0.5, ge=0, le=1, description="least share of the other views that must show an item for it to be trusted"
+    )
     tolerance: float = Field(
         default=0.5, ge=0, description="largest difference of trusted detections and the counting view's count"
     )

@@ -19,6 +19,8 @@ from storage.manifest import ManifestObject
 from tasks.params import SelectParams
 
 _SAME_PLACE = 0.5
+# A SKU rivals another one in its place from this share of its score: less is what look-alikes always get.
+_RIVAL = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,8 @@ def judge(
     """Sort a photo's detections into trusted and doubtful ones; what scores below `doubtful_score` is neither.
 
     `other_views` are the detections in augmented views of the same photo, mapped back into its frame: an item that
-    another view does not show is doubtful, and so is an item that only another view trusts. Rules other than "views"
-    know no doubt: what does not reach `confident_score` is not there.
+    too few of them show is doubtful, and so is an item that only another view trusts. Rules other than "views" know no
+    doubt: what does not reach `confident_score` is not there.
     """
     winners = _winners(objects, params=params)
     if params.rule != "views":
@@ -76,8 +78,8 @@ def judge(
 
 
 def _winners(objects: Sequence[ManifestObject], *, params: SelectParams) -> list[ManifestObject]:
-    """Best detection of each place (non-maximum suppression over all SKUs); it bears a reason if another SKU also
-    claims the place."""
+    """Best detection of each place (non-maximum suppression over all SKUs); it bears a reason if another SKU claims the
+    place nearly as strongly."""
     ranked = sorted((item for item in objects if _score(item) >= params.doubtful_score), key=_rank)
     boxes_N4 = boxes_of(ranked)
     iou_NN = iou_matrix(boxes_N4, boxes_N4)
@@ -88,9 +90,13 @@ def _winners(objects: Sequence[ManifestObject], *, params: SelectParams) -> list
             continue
         covered = np.flatnonzero((iou_NN[place] > params.nms) & ~taken)
         taken[covered] = True
-        rivals = [ranked[other] for other in covered if ranked[other].category != item.category]
+        rivals = [ranked[other] for other in covered if _rivals(ranked[other], item)]
         winners.append(replace(item, reason=f"also looks like {rivals[0].sku}" if rivals else ""))
     return winners
+
+
+def _rivals(other: ManifestObject, item: ManifestObject) -> bool:
+    return other.category != item.category and _score(other) >= _RIVAL * _score(item)
 
 
 def _score(item: ManifestObject) -> float:
@@ -105,8 +111,9 @@ def _rank(item: ManifestObject) -> tuple[float, tuple[float, ...], int]:
 def _judged(item: ManifestObject, *, params: SelectParams, views: Sequence[Sequence[ManifestObject]]) -> ManifestObject:
     if _score(item) < params.confident_score:
         return replace(item, reason=f"score {_score(item):.2f} below {params.confident_score:g}")
-    if not item.reason and not all(_is_in(item, others=view) for view in views):
-        return replace(item, reason="not found in every view")
+    shown = sum(_is_in(item, others=view) for view in views)
+    if not item.reason and shown < params.agreement * len(views):
+        return replace(item, reason=f"found in {shown} of {len(views)} other views")
     return item
 
 
