@@ -42,7 +42,7 @@ from flows.pipeline import (
     synthesize,
     train_rung,
 )
-from flows.presets import PRESETS, Preset
+from flows.presets import PAPER_THRESHOLDS, PRESETS, Preset
 from flows.runner import LocalRunner
 from storage.boxes import iou_matrix
 from storage.manifest import Manifest, ManifestObject, referenced
@@ -182,7 +182,7 @@ def other_selections(ladder: Climb, *, render: Rung) -> None:
     ways: dict[str, dict[str, object]] = {
         "random": {"rule": "all", "most": ladder.note_selection("image_level"), "confident_score": 0.5},
         "everything": {"rule": "all", "confident_score": 0.5},
-        "paper_rule": {"rule": "paper"},
+        "paper_rule": {"rule": "paper", "confident_score": PAPER_THRESHOLDS[0]},
     }
     for name, changes in ways.items():
         pseudo = ladder.select(name, by=render, **changes)

@@ -37,15 +37,22 @@ def test_judge__two_skus_claim_the_place():
     assert [one.reason for one in judged.doubtful] == ["also looks like sku-2"]
 
 
+def test_judge__a_rival_of_less_than_half_the_score_says_nothing():
+    assert scores(judge([item(0.9), item(0.44, sku=2, shift=5)], params=PARAMS).trusted) == [0.9]
+    assert judge([item(0.9), item(0.45, sku=2, shift=5)], params=PARAMS).trusted == ()
+
+
 def test_judge__neighbours_that_overlap_a_little_are_two_products():
     assert len(judge([item(0.9), item(0.9, sku=2, shift=60)], params=PARAMS).trusted) == 2
 
 
-def test_judge__every_view_must_show_it():
+@pytest.mark.parametrize(("agreement", "trusted"), [(0.0, [0, 200]), (0.5, [0, 200]), (0.6, [0]), (1.0, [0])])
+def test_judge__enough_of_the_other_views_must_show_it(agreement, trusted):
     seen = [item(0.9), item(0.9, x=200)]
-    judged = judge(seen, params=PARAMS, other_views=[seen, [item(0.7)]])
-    assert [one.box[0] for one in judged.trusted] == [0]
-    assert [one.reason for one in judged.doubtful] == ["not found in every view"]
+    params = PARAMS.model_copy(update={"agreement": agreement})
+    judged = judge(seen, params=params, other_views=[seen, [item(0.7)]])
+    assert [one.box[0] for one in judged.trusted] == trusted
+    assert {one.reason for one in judged.doubtful} <= {"found in 1 of 2 other views"}
 
 
 def test_judge__another_view_calls_it_another_sku():
