@@ -459,7 +459,10 @@ class SelectParams(StageParams):
     confident_score: float = Field(default=0.6, ge=0, le=1, description="score from which a detection is trusted")
     doubtful_score: float = Field(default=0.2, ge=0, le=1, description="score below which a detection is ignored")
     agreement: float = Field(
-        default=0.5, ge=0, le=1, description="least share of the other views that must show an item for it to be trusted"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="least share of the other views that must show an item for it to be trusted",
     )
     tolerance: float = Field(
         default=0.5, ge=0, description="largest difference of trusted detections and the counting view's count"
