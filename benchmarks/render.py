@@ -11,7 +11,8 @@ print     a detector taught by synthetic photos, on synthetic photos and on the 
 detector  test cAcc of the same training on synthetic, rendered and both, for every renderer: some minutes a row
 
 Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered,
-`--renderers` which ones (after the parts); `--recipe paper` starts from photos as the paper's script composes them.
+`--renderers` which ones (after the parts), `--seeds` how many trainings of each detector there are; `--recipe paper`
+starts from photos as the paper's script composes them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import cv2
@@ -64,6 +65,7 @@ class Bench:
     photos: int
     recipe: str
     renderers: Sequence[str]
+    seeds: int
 
     def run(self, params: StageParams, **inputs: Input) -> Manifest:
         """A stage's result."""
@@ -233,33 +235,44 @@ def readable(bench: Bench) -> dict[str, float]:
     return result
 
 
-def detector(bench: Bench) -> dict[str, float]:
-    """Averaged test cAcc of the same training on synthetic, rendered and both."""
-    synthetic, test = bench.teaching(), bench.split("test")
+def detector(bench: Bench) -> dict[str, Any]:
+    """Averaged figures on test, and cAcc on val, of the same trainings on synthetic, rendered and both."""
+    synthetic = bench.teaching()
     rows: dict[str, tuple[list[Manifest], tuple[float, ...]]] = {"synthetic": ([synthetic], (1.0,))}
     for name in bench.renderers:
         rendered = bench.rendered_alike(name, synthetic=synthetic)
         rows |= {f"rendered_{name}": ([rendered], (1.0,)), f"both_{name}": ([synthetic, rendered], (0.5, 0.5))}
-    result: dict[str, float] = {}
+    result: dict[str, Any] = {}
     for name, (photos, mix) in rows.items():
-        figures = _judged(bench, _taught(bench, photos, mix=mix), test=test)
-        result |= {f"{figure}_{name}": figures[figure] for figure in ("cAcc", "ACD", "mAP50")}
+        result |= {f"{figure}_{name}": value for figure, value in _over_seeds(bench, photos, mix=mix).items()}
         print(f"{name}: {result[f'cAcc_{name}']:.3f}", file=sys.stderr, flush=True)
     return result
 
 
-def _taught(bench: Bench, photos: Sequence[Manifest], *, mix: tuple[float, ...]) -> Manifest:
-    params = bench.preset.trial.model_copy(update={"mix": mix, "threads": bench.workers})
+def _over_seeds(bench: Bench, photos: Sequence[Manifest], *, mix: tuple[float, ...]) -> dict[str, Any]:
+    """Means of the figures over the trainings, and the range of cAcc where there are several."""
+    test = bench.split("test")
+    seeds = [_judged(bench, _taught(bench, photos, mix=mix, seed=seed), test=test) for seed in range(bench.seeds)]
+    result: dict[str, Any] = {figure: mean(one[figure] for one in seeds) for figure in seeds[0]}
+    if bench.seeds > 1:
+        least, most = (bound(one["cAcc"] for one in seeds) for bound in (min, max))
+        result["range_of_cAcc"] = f"{least:.3f} to {most:.3f}"
+    return result
+
+
+def _taught(bench: Bench, photos: Sequence[Manifest], *, mix: tuple[float, ...], seed: int = 0) -> Manifest:
+    params = bench.preset.trial.model_copy(update={"mix": mix, "threads": bench.workers, "seed": seed})
     return bench.run(params, photos=list(photos), val=bench.split("val"), init=None, synthesis=None)
 
 
 def _judged(bench: Bench, checkpoint: Manifest, *, test: Manifest) -> dict[str, float]:
-    """The averaged honest figures of a checkpoint on labelled photos at the threshold that val chose."""
+    """Averaged honest figures of a checkpoint on labelled photos at the threshold that val chose, and val's cAcc."""
     val = bench.split("val")
     seen, seen_val = (bench.run(PredictParams(), checkpoint=checkpoint, photos=photos) for photos in (test, val))
     report = bench.run(bench.preset.evaluate, val=val, val_predictions=seen_val, test=test, test_predictions=seen)
-    figures = orjson.loads(bench.store.read(report.row("report")))["honest"]["averaged"]
-    return {name: float(figures[name]) for name in ("cAcc", "ACD", "mAP50")}
+    told = orjson.loads(bench.store.read(report.row("report")))
+    figures = {name: float(told["honest"]["averaged"][name]) for name in ("cAcc", "ACD", "mAP50")}
+    return {**figures, "val_cAcc": float(told["val"]["averaged"]["cAcc"])}
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
@@ -277,6 +290,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", default=["quality", "speed", "tiles", "resume"], help="what is measured")
     parser.add_argument("--steps", type=int, default=0, help="training steps of renderers; 0: the preset's")
     parser.add_argument("--photos", type=int, default=120, help="photos that are rendered and compared")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each detector that `detector` compares")
     parser.add_argument("--recipe", choices=("life", "paper"), default="life", help="how photos are composed")
     parser.add_argument("--renderers", nargs="+", choices=CHANGING, default=CHANGING, help="which are compared")
     arguments = parser.parse_args()
@@ -301,6 +315,7 @@ def main() -> None:
         photos=arguments.photos,
         recipe=arguments.recipe,
         renderers=arguments.renderers,
+        seeds=arguments.seeds,
     )
     result = {f"{part}.{key}": value for part in arguments.parts for key, value in PARTS[part](bench).items()}
     print_result(result, as_json=arguments.json, title=f"render on {arguments.dataset}, preset {preset.name}")
