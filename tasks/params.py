@@ -292,7 +292,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -314,7 +314,8 @@ class TrainParams(StageParams):
         default="total", description="one density map, one a super-category, or one a product"
     )
     nms: Literal["val", "agnostic", "product"] = Field(
-        default="val", description="across products, or each on its own; val: the one that is better there"
+        default="val",
+        description="across products, or each on its own; val: across, unless val is clearly better the other way",
     )
     nms_iou: float = Field(default=0.5, gt=0, le=1, description="IoU from which two detections are one")
     image_size: int = Field(default=448, ge=64, multiple_of=64, description="longer side of a photo in the network")
@@ -377,7 +378,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -1,5 +1,8 @@
 import numpy as np
 import torch
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+from scipy.stats import binom
 from torch import nn
 from torchvision.ops import nms
 
@@ -8,7 +11,7 @@ from storage.catalog import Category
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.confidence import UNTRAINED
 from tasks.detection import Detector
-from tasks.val_result import across_products, evaluate_on_val
+from tasks.val_result import across_products, clearly_more, evaluate_on_val
 
 CATEGORIES = (Category(id=1, sku="a"), Category(id=2, sku="b"))
 PHOTO = np.zeros((64, 64, 3), np.uint8)
@@ -28,14 +31,14 @@ class _Finds(nn.Module):
         return [dict(self._found) for _ in photos], density
 
 
-def _result(network, true, *, choice="val"):
+def _result(network, true, *, choice="val", photos=4):
     detector = Detector(
         network=network, image_size=64, categories=CATEGORIES, threshold=0.5, count_scale=1.0, confidence=UNTRAINED
     )
     objects = tuple(ManifestObject(category=category, sku="ab"[category - 1], box=box) for category, box in true)
-    rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(4))
+    rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(photos))
     val = Manifest(stage="ingest", key="", url="", content_digest="", rows=rows)
-    return evaluate_on_val(detector, photos=[PHOTO] * 4, val=val, nms_choice=choice)
+    return evaluate_on_val(detector, photos=[PHOTO] * photos, val=val, nms_choice=choice)
 
 
 BOX, SAME, OTHER = (4.0, 4.0, 24.0, 24.0), (5.0, 4.0, 25.0, 24.0), (40.0, 40.0, 60.0, 60.0)
@@ -52,9 +55,24 @@ def test_evaluate_on_val__one_product_is_not_two_skus():
 
 def test_evaluate_on_val__two_products_that_overlap_keep_nms_a_product():
     network = _Finds([BOX, SAME, OTHER], [0.9, 0.8, 0.02], [1, 2, 1])
-    result = _result(network, [(1, BOX), (2, SAME)])
+    result = _result(network, [(1, BOX), (2, SAME)], photos=5)
     assert result.nms == "product" and result.metrics["cAcc"] == 1
-    assert _result(network, [(1, BOX), (2, SAME)], choice="agnostic").nms == "agnostic"
+    assert _result(network, [(1, BOX), (2, SAME)], choice="agnostic", photos=5).nms == "agnostic"
+
+
+def test_evaluate_on_val__a_few_photos_that_gain_prove_nothing():
+    network = _Finds([BOX, SAME, OTHER], [0.9, 0.8, 0.02], [1, 2, 1])
+    assert _result(network, [(1, BOX), (2, SAME)], photos=4).nms == "agnostic"
+
+
+@given(arrays(np.bool_, (2, 30)))
+def test_clearly_more__two_standard_deviations_of_a_coin(right_2N):
+    one_N, other_N = right_2N
+    differ = int((one_N != other_N).sum())
+    heads = int((one_N & (one_N != other_N)).sum())
+    coin = binom(max(differ, 1), 0.5)
+    assert clearly_more(one_N, than_N=other_N) == (differ > 0 and heads > coin.mean() + 2 * coin.std() + 1e-9)
+    assert not (clearly_more(one_N, than_N=other_N) and clearly_more(other_N, than_N=one_N))
 
 
 def test_across_products__is_torchvisions_nms_without_labels():
