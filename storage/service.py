@@ -42,13 +42,15 @@ def _told(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(*arguments, **options)
         except _KNOWN as error:
             raise type(error)(f"{_about(arguments)}: {error}") from error
-        except OSError as error:
-            raise type(error)(error.errno, f"{_about(arguments)}: {error.strerror or error}") from error
         except Exception as error:
-            if type(error).__module__.partition(".")[0] not in _CLIENTS:
+            # Some of the clients' own errors are OSErrors too, of classes that can't be made of a number and a text.
+            if type(error).__module__.partition(".")[0] in _CLIENTS:
+                text = f"{_about(arguments)}: the object storage did not answer as it should ({error})"
+                raise ConnectionError(text) from error
+            if not isinstance(error, OSError):
                 raise
-            text = f"{_about(arguments)}: the object storage did not answer as it should ({error})"
-            raise ConnectionError(text) from error
+            kind = type(error) if type(error).__module__ == "builtins" else OSError
+            raise kind(error.errno, f"{_about(arguments)}: {error.strerror or error}") from error
 
     return call
 
