@@ -49,7 +49,7 @@ def _told(method: Callable[..., Any]) -> Callable[..., Any]:
                 raise ConnectionError(text) from error
             if not isinstance(error, OSError):
                 raise
-            kind = type(error) if type(error).__module__ == "builtins" else OSError
+            kind = next(one for one in type(error).__mro__ if one.__module__ == "builtins")
             raise kind(error.errno, f"{_about(arguments)}: {error.strerror or error}") from error
 
     return call

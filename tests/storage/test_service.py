@@ -63,16 +63,16 @@ def test_answering__what_callers_tell_apart_keeps_its_class(kind):
     assert type(raised(kind("gone"))) is kind
 
 
-class _OwnError(OSError):
+class _OwnError(TimeoutError):
     """One that can't be made of a number and a text."""
 
     def __init__(self, *, place):
         super().__init__(f"at {place}")
 
 
-def test_answering__a_foreign_os_error_is_a_plain_one():
+def test_answering__a_foreign_os_error_is_of_the_nearest_kind_of_pythons():
     told = raised(_OwnError(place="home"))
-    assert type(told) is OSError and "bucket/store/file: at home" in str(told)
+    assert type(told) is TimeoutError and "bucket/store/file: at home" in str(told)
 
 
 def test_answering__other_errors_pass():
