@@ -5,39 +5,53 @@ Files stay where they are: rows refer to them. The row "renderers" holds the tab
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+import numpy as np
 import orjson
+import pyarrow.parquet as pq
 
 from storage.digest import JSON
 from storage.manifest import Manifest, ManifestRow, referenced
 from tasks.context import StageContext
+from tasks.metrics import clearly_more
 from tasks.params import ChooseParams
 from tasks.stage import stage
 
 TABLE_ROW = "renderers"
-_FIGURES = ("cAcc", "ACD", "mAP50")
 
 
 def compared(
-    renderers: Sequence[str], *, rendered: Sequence[Manifest], reports: Sequence[Mapping[str, Any]]
+    renderers: Sequence[str],
+    *,
+    rendered: Sequence[Manifest],
+    wrong_RN: Sequence[Sequence[int]],
+    maps_R: Sequence[float],
 ) -> list[dict[str, JSON]]:
     """A line a renderer: figures on val at the threshold that val chose, photos made and rejected; one is `chosen`.
 
-    The highest averaged cAcc wins, of equals the lowest ACD, then the one named first.
+    `wrong_RN`: how many items of each val photo the renderer's detector got wrong; `maps_R`: its mAP50. Of those
+    whose cAcc is not clearly below the highest (McNemar) the lowest ACD wins, of equals the highest cAcc, then the one
+    named first: val has few photos, and cAcc learns one bit only from each of them.
     """
+    wrong = [np.asarray(wrong_N) for wrong_N in wrong_RN]
     lines: list[dict[str, JSON]] = [
         {
             "renderer": name,
-            **{figure: float(report["val"]["averaged"][figure]) for figure in _FIGURES},
+            "cAcc": float((wrong_N == 0).mean()),
+            "ACD": float(wrong_N.mean()),
+            "mAP50": mean_precision,
             "photos": len(manifest.ok),
             "rejected": sum(row.status == "rejected" for row in manifest.rows),
         }
-        for name, manifest, report in zip(renderers, rendered, reports, strict=True)
+        for name, manifest, wrong_N, mean_precision in zip(renderers, rendered, wrong, maps_R, strict=True)
     ]
-    best = max(lines, key=lambda line: (line["cAcc"], -line["ACD"]))
-    return [{**line, "chosen": line is best} for line in lines]
+    most_N = max(wrong, key=lambda wrong_N: float((wrong_N == 0).mean())) == 0
+    close = [not clearly_more(most_N, than_N=wrong_N == 0) for wrong_N in wrong]
+    candidates = [line for line, near in zip(lines, close, strict=True) if near]
+    best = min(candidates, key=lambda line: (line["ACD"], -line["cAcc"]))
+    return [{**line, "close": near, "chosen": line is best} for line, near in zip(lines, close, strict=True)]
 
 
 @stage(ChooseParams)
@@ -46,14 +60,28 @@ def choose(
 ) -> None:
     """Every row of the chosen renderer's manifest, and the row "renderers" with the table.
 
-    `rendered` and `reports`: what each of `params.renderers` made, and the evaluation of the detector it taught.
+    `rendered` and `reports`: what each of `params.renderers` made, and the evaluation on val of the detector it taught.
     """
-    figures = [orjson.loads(context.store.read(one.row("report"))) for one in reports]
-    table = compared(params.renderers, rendered=rendered, reports=figures)
+    table = compared(
+        params.renderers,
+        rendered=rendered,
+        wrong_RN=[_wrong_items(context, evaluation=one) for one in reports],
+        maps_R=[orjson.loads(context.store.read(one.row("report")))["val"]["averaged"]["mAP50"] for one in reports],
+    )
     chosen = next(index for index, line in enumerate(table) if line["chosen"])
     for row in rendered[chosen].rows:
         context.add(referenced(row))
     name = params.renderers[chosen]
     context.add(ManifestRow(item_id=TABLE_ROW, status="artifact", attributes={"table": table, "chosen": name}))
     for line in table:
-        context.log(f"{line['renderer']}: val cAcc {line['cAcc']:.3f}{', chosen' if line['chosen'] else ''}")
+        context.log(f"{line['renderer']}: val cAcc {line['cAcc']:.3f}, ACD {line['ACD']:.2f}{_remark(line)}")
+
+
+def _wrong_items(context: StageContext, *, evaluation: Manifest) -> list[int]:
+    """How many items of each photo were wrong, in the order of the evaluation's table of photos."""
+    table = pq.read_table(io.BytesIO(context.store.read(evaluation.row("table/photos"))))
+    return [int(wrong) for wrong in table.column("wrong").to_pylist()]
+
+
+def _remark(line: Mapping[str, JSON]) -> str:
+    return ", chosen" if line["chosen"] else "" if line["close"] else ", clearly fewer right lists"

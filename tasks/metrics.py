@@ -1,4 +1,4 @@
-"""RPC's metrics over photos: cAcc, ACD, mCCD, mCIoU, the threshold search and bootstrap intervals. Pure numpy.
+"""RPC's metrics over photos: cAcc, ACD, mCCD, mCIoU, threshold search, bootstrap intervals, comparison. Pure numpy.
 
 Definitions: Wei et al., "RPC: A Large-Scale Retail Product Checkout Dataset", arXiv:1901.07249, section 4. With
 P[n, k] products of class k found in photo n and G[n, k] there, N photos and K classes:
@@ -16,6 +16,7 @@ Shapes: N photos, K classes, D detections, T thresholds, R resamplings.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -204,6 +205,13 @@ def bootstrap_intervals(
         name: (float(np.quantile(value_R, tail)), float(np.quantile(value_R, 1 - tail)))
         for name, value_R in values.items()
     }
+
+
+def clearly_more(right_N: NDArray[np.bool_], *, than_N: NDArray[np.bool_]) -> bool:
+    """Whether more of the same N photos are right than by another way, beyond chance: of those on which the two differ,
+    by more than two standard deviations of a fair coin's (McNemar, Psychometrika 1947)."""
+    gained, lost = int((right_N & ~than_N).sum()), int((than_N & ~right_N).sum())
+    return gained - lost > 2 * math.sqrt(gained + lost)
 
 
 def _batches(total: int, size: int = 64) -> list[int]:

@@ -5,7 +5,6 @@ Shapes: N photos, M detections.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -22,7 +21,7 @@ from tasks.confidence import ListConfidence, fit_confidence
 from tasks.detection import Detector, PhotoDetections, detect
 from tasks.evaluation_set import EvaluationSet, from_manifests
 from tasks.fusion import count_scale, fused
-from tasks.metrics import best_threshold, checkout_metrics, counts_at
+from tasks.metrics import best_threshold, checkout_metrics, clearly_more, counts_at
 
 Nms = Literal["agnostic", "product"]
 Bools = NDArray[np.bool_]
@@ -87,13 +86,6 @@ def evaluate_on_val(
         _judged(found, val=val, detector=detector, nms_used="product"),
     )
     return product if clearly_more(product_right_N, than_N=right_N) else agnostic
-
-
-def clearly_more(right_N: Bools, *, than_N: Bools) -> bool:
-    """Whether more of the same N photos are right than by another way, beyond chance: of those on which the two differ,
-    by more than two standard deviations of a fair coin's (McNemar, Psychometrika 1947)."""
-    gained, lost = int((right_N & ~than_N).sum()), int((than_N & ~right_N).sum())
-    return gained - lost > 2 * math.sqrt(gained + lost)
 
 
 def across_products(objects: Sequence[ManifestObject], *, overlap: float) -> tuple[ManifestObject, ...]:

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binom
 
 from tasks.metrics import (
     absent_classes,
     best_threshold,
     bootstrap_intervals,
     checkout_metrics,
+    clearly_more,
     count_matrix,
     counts_at,
     ranks_in_cell,
@@ -193,3 +195,13 @@ def test_bootstrap_intervals__same_seed_same_intervals():
         bootstrap_intervals(true * 0, true_NK=true, rng=np.random.default_rng(1), resamplings=100) for _ in range(2)
     ]
     assert runs[0] == runs[1]
+
+
+@given(arrays(np.bool_, (2, 30)))
+def test_clearly_more__two_standard_deviations_of_a_coin(right_2N):
+    one_N, other_N = right_2N
+    differ = int((one_N != other_N).sum())
+    heads = int((one_N & (one_N != other_N)).sum())
+    coin = binom(max(differ, 1), 0.5)
+    assert clearly_more(one_N, than_N=other_N) == (differ > 0 and heads > coin.mean() + 2 * coin.std() + 1e-9)
+    assert not (clearly_more(one_N, than_N=other_N) and clearly_more(other_N, than_N=one_N))

@@ -1,8 +1,5 @@
 import numpy as np
 import torch
-from hypothesis import given
-from hypothesis.extra.numpy import arrays
-from scipy.stats import binom
 from torch import nn
 from torchvision.ops import nms
 
@@ -11,7 +8,7 @@ from storage.catalog import Category
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.confidence import UNTRAINED
 from tasks.detection import Detector
-from tasks.val_result import across_products, clearly_more, evaluate_on_val
+from tasks.val_result import across_products, evaluate_on_val
 
 CATEGORIES = (Category(id=1, sku="a"), Category(id=2, sku="b"))
 PHOTO = np.zeros((64, 64, 3), np.uint8)
@@ -63,16 +60,6 @@ def test_evaluate_on_val__two_products_that_overlap_keep_nms_a_product():
 def test_evaluate_on_val__a_few_photos_that_gain_prove_nothing():
     network = _Finds([BOX, SAME, OTHER], [0.9, 0.8, 0.02], [1, 2, 1])
     assert _result(network, [(1, BOX), (2, SAME)], photos=4).nms == "agnostic"
-
-
-@given(arrays(np.bool_, (2, 30)))
-def test_clearly_more__two_standard_deviations_of_a_coin(right_2N):
-    one_N, other_N = right_2N
-    differ = int((one_N != other_N).sum())
-    heads = int((one_N & (one_N != other_N)).sum())
-    coin = binom(max(differ, 1), 0.5)
-    assert clearly_more(one_N, than_N=other_N) == (differ > 0 and heads > coin.mean() + 2 * coin.std() + 1e-9)
-    assert not (clearly_more(one_N, than_N=other_N) and clearly_more(other_N, than_N=one_N))
 
 
 def test_across_products__is_torchvisions_nms_without_labels():
