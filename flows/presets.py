@@ -154,8 +154,8 @@ def _rungs(
     shares = {
         "source": (1.0,),
         "render": (0.5, 0.5),
-        "image_level": (0.25, 0.25, 0.5),
-        "instance_level": (0.2, 0.2, 0.6),
+        "image_level": (0.1, 0.2, 0.7),
+        "instance_level": (0.1, 0.15, 0.75),
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
     student = later.model_copy(update=STUDENT)
