@@ -9,10 +9,11 @@ tiles     the trained generator in tiles against a single pass
 resume    CycleGAN training killed (SIGKILL) in the middle and run again against an uninterrupted one
 print     a detector taught by synthetic photos, on synthetic photos and on the same ones rendered
 detector  test cAcc of the same training on synthetic, rendered and both, for every renderer: some minutes a row
+choice    what `auto` chooses by val out of those renderers and none, and the chosen one's figures on test beside none's
 
 Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered,
-`--renderers` which ones (after the parts), `--seeds` how many trainings of each detector there are; `--recipe paper`
-starts from photos as the paper's script composes them.
+`--renderers` which ones (after the parts), `--seeds` how many trainings of each detector, and so choices, there are;
+`--recipe paper` starts from photos as the paper's script composes them.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ from models.cyclegan import Generator
 from storage.images import decode_rgb
 from storage.manifest import Manifest, ManifestRow, referenced
 from storage.store import Store
-from tasks.params import PredictParams, RenderParams, StageParams
+from tasks.choose import TABLE_ROW
+from tasks.params import ChooseParams, PredictParams, Renderer, RenderParams, StageParams
 from tasks.render_check import CheckLimits, drift_reason, item_scores
 from tasks.render_photos import Photo
 from tasks.renderers import PhotoRenderer, colour_renderer, fourier_renderer, generator_renderer
 from tasks.stage import Input, execute
 
-CHANGING = ("colour", "fourier", "fastcut", "cyclegan")
+CHANGING: tuple[Renderer, ...] = ("colour", "fourier", "fastcut", "cyclegan")
 _SIDE = 800
 
 
@@ -64,7 +66,7 @@ class Bench:
     steps: int
     photos: int
     recipe: str
-    renderers: Sequence[str]
+    renderers: Sequence[Renderer]
     seeds: int
 
     def run(self, params: StageParams, **inputs: Input) -> Manifest:
@@ -249,6 +251,33 @@ def detector(bench: Bench) -> dict[str, Any]:
     return result
 
 
+def choice(bench: Bench) -> dict[str, Any]:
+    """By seed what is chosen on val, what it and none reach on test, and how much the choice gains on average."""
+    synthetic, test, val = bench.teaching(), bench.split("test"), bench.split("val")
+    photos: dict[Renderer, Manifest] = {"none": synthetic}
+    photos |= {name: bench.rendered_alike(name, synthetic=synthetic) for name in bench.renderers}
+    result: dict[str, Any] = {}
+    gains = []
+    for seed in range(bench.seeds):
+        taught = {name: _taught(bench, [one], mix=(1.0,), seed=seed) for name, one in photos.items()}
+        reports = []
+        for checkpoint in taught.values():
+            seen = bench.run(bench.preset.predict, checkpoint=checkpoint, photos=val)
+            reports.append(
+                bench.run(bench.preset.evaluate, val=val, val_predictions=seen, test=val, test_predictions=seen)
+            )
+        params = ChooseParams(renderers=tuple(photos), seed=seed)
+        table = bench.run(params, rendered=list(photos.values()), reports=reports).row(TABLE_ROW).attributes["table"]
+        chosen = next(line["renderer"] for line in table if line["chosen"])
+        before, after = (_judged(bench, taught[name], test=test) for name in ("none", chosen))
+        gains.append(after["cAcc"] - before["cAcc"])
+        shown = {line["renderer"]: f"{line['cAcc']:.3f}, {line['ACD']:.2f}" for line in table}
+        result[f"val cAcc, ACD, seed {seed}"] = "; ".join(f"{name} {figures}" for name, figures in shown.items())
+        result[f"chosen, seed {seed}"] = chosen
+        result |= {f"test {key}, seed {seed}": f"{before[key]:.3f} to {after[key]:.3f}" for key in ("cAcc", "ACD")}
+    return {**result, "gain of cAcc over none": mean(gains)}
+
+
 def _over_seeds(bench: Bench, photos: Sequence[Manifest], *, mix: tuple[float, ...]) -> dict[str, Any]:
     """Means of the figures over the trainings, and the range of cAcc where there are several."""
     test = bench.split("test")
@@ -282,6 +311,7 @@ PARTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "resume": resume,
     "print": readable,
     "detector": detector,
+    "choice": choice,
 }
 
 
