@@ -245,9 +245,9 @@ def detector(bench: Bench) -> dict[str, Any]:
         rendered = bench.rendered_alike(name, synthetic=synthetic)
         rows |= {f"rendered_{name}": ([rendered], (1.0,)), f"both_{name}": ([synthetic, rendered], (0.5, 0.5))}
     result: dict[str, Any] = {}
-    for name, (photos, mix) in rows.items():
-        result |= {f"{figure}_{name}": value for figure, value in _over_seeds(bench, photos, mix=mix).items()}
-        print(f"{name}: {result[f'cAcc_{name}']:.3f}", file=sys.stderr, flush=True)
+    for row, (photos, mix) in rows.items():
+        result |= {f"{figure}_{row}": value for figure, value in _over_seeds(bench, photos, mix=mix).items()}
+        print(f"{row}: {result[f'cAcc_{row}']:.3f}", file=sys.stderr, flush=True)
     return result
 
 
