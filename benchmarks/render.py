@@ -12,7 +12,7 @@ detector  test cAcc of the same training on synthetic, rendered and both, for ev
 choice    what `auto` chooses by val out of those renderers and none, and the chosen one's figures on test beside none's
 
 Without a name: the first four. `--steps` shortens the trainings of renderers, `--photos` says how many are rendered,
-`--renderers` which ones (after the parts), `--seeds` how many trainings of each detector, and so choices, there are;
+`--renderers` which ones (after the parts), `--seeds` how many trainings of each detector there are;
 `--recipe paper` starts from photos as the paper's script composes them.
 """
 
@@ -22,7 +22,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import mean, median
@@ -252,30 +252,40 @@ def detector(bench: Bench) -> dict[str, Any]:
 
 
 def choice(bench: Bench) -> dict[str, Any]:
-    """By seed what is chosen on val, what it and none reach on test, and how much the choice gains on average."""
-    synthetic, test, val = bench.teaching(), bench.split("test"), bench.split("val")
+    """What is chosen on val by all seeds' detectors, and by each seed's alone; what it and none reach on test."""
+    synthetic = bench.teaching()
     photos: dict[Renderer, Manifest] = {"none": synthetic}
     photos |= {name: bench.rendered_alike(name, synthetic=synthetic) for name in bench.renderers}
-    result: dict[str, Any] = {}
-    gains = []
-    for seed in range(bench.seeds):
-        taught = {name: _taught(bench, [one], mix=(1.0,), seed=seed) for name, one in photos.items()}
-        reports = []
-        for checkpoint in taught.values():
-            seen = bench.run(bench.preset.predict, checkpoint=checkpoint, photos=val)
-            reports.append(
-                bench.run(bench.preset.evaluate, val=val, val_predictions=seen, test=val, test_predictions=seen)
-            )
-        params = ChooseParams(renderers=tuple(photos), seed=seed)
-        table = bench.run(params, rendered=list(photos.values()), reports=reports).row(TABLE_ROW).attributes["table"]
-        chosen = next(line["renderer"] for line in table if line["chosen"])
-        before, after = (_judged(bench, taught[name], test=test) for name in ("none", chosen))
-        gains.append(after["cAcc"] - before["cAcc"])
-        shown = {line["renderer"]: f"{line['cAcc']:.3f}, {line['ACD']:.2f}" for line in table}
-        result[f"val cAcc, ACD, seed {seed}"] = "; ".join(f"{name} {figures}" for name, figures in shown.items())
-        result[f"chosen, seed {seed}"] = chosen
-        result |= {f"test {key}, seed {seed}": f"{before[key]:.3f} to {after[key]:.3f}" for key in ("cAcc", "ACD")}
-    return {**result, "gain of cAcc over none": mean(gains)}
+    taught = {
+        name: [_taught(bench, [one], mix=(1.0,), seed=seed) for seed in range(bench.seeds)]
+        for name, one in photos.items()
+    }
+    table = _table(bench, photos=photos, taught=taught)
+    result: dict[str, Any] = {f"val_{name}": f"cAcc {row['cAcc']:.3f}, ACD {row['ACD']:.2f}" for name, row in table}
+    chosen = next(name for name, row in table if row["chosen"])
+    test = bench.split("test")
+    for figure in ("cAcc", "ACD"):
+        before, after = (
+            mean(_judged(bench, one, test=test)[figure] for one in taught[name]) for name in ("none", chosen)
+        )
+        result |= {f"test_{figure}_none": before, f"test_{figure}_chosen": after}
+    for seed in range(bench.seeds if bench.seeds > 1 else 0):
+        alone = _table(bench, photos=photos, taught={name: [of[seed]] for name, of in taught.items()})
+        result[f"chosen_by_seed_{seed}"] = next(name for name, row in alone if row["chosen"])
+    return {"chosen": chosen, **result}
+
+
+def _table(
+    bench: Bench, *, photos: Mapping[Renderer, Manifest], taught: Mapping[Renderer, Sequence[Manifest]]
+) -> list[tuple[Renderer, Mapping[str, Any]]]:
+    """The table by which `auto` chooses, a line a renderer."""
+    val, reports = bench.split("val"), []
+    for checkpoint in (one for of in taught.values() for one in of):
+        seen = bench.run(bench.preset.predict, checkpoint=checkpoint, photos=val)
+        reports.append(bench.run(bench.preset.evaluate, val=val, val_predictions=seen, test=val, test_predictions=seen))
+    params = ChooseParams(renderers=tuple(photos))
+    made = bench.run(params, rendered=list(photos.values()), reports=reports)
+    return list(zip(photos, made.row(TABLE_ROW).attributes["table"], strict=True))
 
 
 def _over_seeds(bench: Bench, photos: Sequence[Manifest], *, mix: tuple[float, ...]) -> dict[str, Any]:

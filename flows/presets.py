@@ -52,7 +52,7 @@ class Preset(BaseModel):
     are trusted by round of selection, where that decides about whole photos and not their expected precision.
     `paste_share`: how many of the samples of pool photos are of those with further items pasted on; 0: none are
     made. `feedback`: whether views are weighed, and photos composed and rendered, once more by what the first
-    round's pseudo-labels show. `renderers`: what the renderer `auto` tries, each judged by a training of
+    round's pseudo-labels show. `renderers`: what the renderer `auto` tries, each judged by `trials` trainings of
     `trial_steps` steps at no more than `trial_size` pixels. `retrain_share`: how much of the whole ladder's photos
     and steps a retraining takes when the catalog or the pool has changed.
     """
@@ -67,6 +67,7 @@ class Preset(BaseModel):
     compose: ComposeParams = ComposeParams()
     render: RenderParams = RenderParams()
     renderers: tuple[Renderer, ...] = Field(default=("none", "colour", "fourier", "fastcut", "cyclegan"), min_length=1)
+    trials: int = Field(default=3, ge=1)
     trial_steps: int = Field(default=800, ge=1)
     trial_size: int = Field(default=256, ge=64)
     train: dict[str, TrainParams]
@@ -184,6 +185,7 @@ def micro() -> Preset:
         board=BoardParams(photos=6, working_size=96),
         compose=ComposeParams(photos=12, scale=0.5, scale_photos=2),
         render=RenderParams(steps=4, photos=6, batch=1, crop=48, channels=4, blocks=1, critic_channels=4, save_every=2),
+        trials=1,
         trial_steps=2,
         train=_rungs(train, steps=(6, 4, 4, 4), later_rate=5e-4),
         other_views=(View(turns=2),),
@@ -203,6 +205,7 @@ def demo() -> Preset:
         saliency=SaliencyParams(steps=160, working_size=160),
         compose=ComposeParams(photos=900, scale=0.75),
         render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
+        trials=1,
         trial_steps=200,
         train=_rungs(train, steps=(800, 250, 250, 250), later_rate=5e-4, evaluations=1),
         select=_selections(tolerance=1.0),

@@ -22,8 +22,9 @@ def rendered_photos(run: Runner, *, synthetic: Manifest, pool: Manifest, val: Ma
         for name in preset.renderers
     ]
     reports = [
-        _trial(run, name, photos=photos, val=val, preset=preset)
+        _trial(run, name, number=number, photos=photos, val=val, preset=preset)
         for name, photos in zip(preset.renderers, rendered, strict=True)
+        for number in range(preset.trials)
     ]
     choice = ChooseParams(renderers=preset.renderers, seed=preset.render.seed)
     return run.stage("render", choice, rendered=rendered, reports=reports)
@@ -34,8 +35,9 @@ def render_stage_names(preset: Preset) -> list[str]:
     if preset.render.renderer != "auto":
         return ["render"]
     trials = [
-        f"{stage}.trial.{name}{place}"
+        f"{stage}.trial.{name}.{number}{place}"
         for name in preset.renderers
+        for number in range(preset.trials)
         for stage, place in (("train", ""), ("predict", ".val"), ("evaluate", ""))
     ]
     return [*(f"render.{name}" for name in preset.renderers), *trials, "render"]
@@ -59,10 +61,11 @@ def _with(params: RenderParams, *, name: str) -> RenderParams:
     return params.model_copy(update={"renderer": name})
 
 
-def _trial(run: Runner, name: str, *, photos: Manifest, val: Manifest, preset: Preset) -> Manifest:
+def _trial(run: Runner, name: str, *, number: int, photos: Manifest, val: Manifest, preset: Preset) -> Manifest:
     """The evaluation on val, and on val alone, of a detector that learnt from one renderer's photos."""
-    checkpoint = run.stage(f"train.trial.{name}", preset.trial, photos=[photos], val=val, init=None, synthesis=None)
-    seen = run.stage(f"predict.trial.{name}.val", preset.predict, checkpoint=checkpoint, photos=val)
+    title, params = f"trial.{name}.{number}", preset.trial.model_copy(update={"seed": preset.trial.seed + number})
+    checkpoint = run.stage(f"train.{title}", params, photos=[photos], val=val, init=None, synthesis=None)
+    seen = run.stage(f"predict.{title}.val", preset.predict, checkpoint=checkpoint, photos=val)
     return run.stage(
-        f"evaluate.trial.{name}", preset.evaluate, val=val, val_predictions=seen, test=val, test_predictions=seen
+        f"evaluate.{title}", preset.evaluate, val=val, val_predictions=seen, test=val, test_predictions=seen
     )

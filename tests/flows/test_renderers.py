@@ -11,6 +11,7 @@ from tasks.params import ChooseParams
 from tests.flows.test_feedback import RecordingRunner, manifest
 
 AUTO = RunOptions(dataset="sample", preset="micro", renderer="auto").configuration()
+TWICE = AUTO.model_copy(update={"trials": 2})
 
 
 class ParamsRunner(RecordingRunner):
@@ -32,23 +33,28 @@ def test_rendered_photos__a_named_renderer_is_one_stage():
     assert list(rendered(PRESETS["micro"]()).asked) == ["render"]
 
 
-def test_rendered_photos__auto_judges_every_candidate_by_the_same_training_on_val():
-    runner = rendered(AUTO)
-    assert list(runner.asked) and set(runner.asked) == set(render_stage_names(AUTO))
-    trials = [runner.params[f"train.trial.{name}"] for name in AUTO.renderers]
-    assert all(one == trials[0] and one.steps == AUTO.trial_steps for one in trials)
+def test_rendered_photos__auto_judges_every_candidate_by_the_same_trainings_on_val():
+    runner = rendered(TWICE)
+    assert list(runner.asked) and set(runner.asked) == set(render_stage_names(TWICE))
+    for number in (0, 1):
+        trials = [runner.params[f"train.trial.{name}.{number}"] for name in AUTO.renderers]
+        assert all(one == trials[0] and one.steps == AUTO.trial_steps and one.seed == number for one in trials)
     for name in AUTO.renderers:
         assert runner.params[f"render.{name}"].renderer == name
-        assert [one.key for one in runner.asked[f"train.trial.{name}"]["photos"]] == [f"render.{name}"]
-        judged = runner.asked[f"evaluate.trial.{name}"]
-        assert {one.key for one in judged.values()} == {"ingest.val", f"predict.trial.{name}.val"}
+        assert [one.key for one in runner.asked[f"train.trial.{name}.1"]["photos"]] == [f"render.{name}"]
+        judged = runner.asked[f"evaluate.trial.{name}.1"]
+        assert {one.key for one in judged.values()} == {"ingest.val", f"predict.trial.{name}.1.val"}
     assert runner.params["render"] == ChooseParams(renderers=AUTO.renderers)
     assert [one.key for one in runner.asked["render"]["rendered"]] == [f"render.{name}" for name in AUTO.renderers]
+    assert [one.key for one in runner.asked["render"]["reports"]] == [
+        f"evaluate.trial.{name}.{number}" for name in AUTO.renderers for number in (0, 1)
+    ]
 
 
-def test_stage_names__know_the_trials():
-    names = stage_names(AUTO)
-    assert [name for name in names if "trial" in name or name.split(".")[0] == "render"] == render_stage_names(AUTO)
+@pytest.mark.parametrize("preset", [AUTO, TWICE])
+def test_stage_names__know_the_trials(preset):
+    names = stage_names(preset)
+    assert [name for name in names if "trial" in name or name.split(".")[0] == "render"] == render_stage_names(preset)
 
 
 def test_chosen_renderer__is_what_the_table_says():

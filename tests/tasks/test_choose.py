@@ -1,5 +1,6 @@
 import io
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +49,16 @@ def test_choose__takes_the_photos_of_the_best_on_val_and_keeps_the_table(tmp_pat
     assert [line["chosen"] for line in said["table"]] == [False, True, False]
 
 
+def test_choose__several_detectors_of_a_renderer_count_together(tmp_path):
+    store = Store.open(str(tmp_path))
+    # One detector of each: none is better; both: colour is.
+    _, reports = manifests(store, [[0, 1], [2, 2], [1, 1], [0, 1]])
+    rendered = reports[:2]
+    made = run_stage_locally(choose, ChooseParams(renderers=NAMES[:2]), store=store, rendered=rendered, reports=reports)
+    said = made.row("renderers").attributes
+    assert said["chosen"] == "colour" and [line["ACD"] for line in said["table"]] == [1.25, 0.75]
+
+
 @pytest.mark.parametrize(
     ("wrong_RN", "chosen"),
     [
@@ -59,5 +70,5 @@ def test_choose__takes_the_photos_of_the_best_on_val_and_keeps_the_table(tmp_pat
 )
 def test_compared__the_fewest_wrong_items_unless_clearly_fewer_lists_are_right(tmp_path, wrong_RN, chosen):
     rendered, _ = manifests(Store.open(str(tmp_path)), wrong_RN)
-    table = compared(("none", "colour"), rendered=rendered, wrong_RN=wrong_RN, maps_R=[0.5, 0.5])
+    table = compared(("none", "colour"), rendered=rendered, wrong_RN=[*map(np.asarray, wrong_RN)], maps_R=[0.5, 0.5])
     assert [line["renderer"] for line in table if line["chosen"]] == [chosen]
