@@ -34,6 +34,8 @@ from tasks.params import (
 # Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
 # average forgets the weights it began with (e-fold).
 _NEW_RATE, _FORGOTTEN = 2.0, 8.0
+# A student begins where its teacher ended: at the full rate it first forgets what it then has to learn again.
+_STUDENT_RATE = 0.3
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
@@ -122,7 +124,7 @@ class Preset(BaseModel):
         # Photos composed on the fly know nothing of what is new: it is all in the stored ones.
         stored = {"stream": 0.0, "synthesis": None}
         # Few steps: what is new is learnt faster, and the average must not remember the champion for longer than them.
-        rate = base["learning_rate"] * (_NEW_RATE if name == "new" else 1.0)
+        rate = self.train["render"].learning_rate * (_NEW_RATE if name == "new" else 1.0)
         pace = {"learning_rate": rate, "average": min(base["average"], max(0.0, 1 - _FORGOTTEN / steps))}
         changed = {"steps": steps, "evaluate_every": max(1, steps // 2), "mix": RETRAIN_MIX[name], **pace, **stored}
         return RetrainParams.model_validate({**base, **changed})
@@ -143,9 +145,15 @@ def _seeded(value: object, seed: int) -> object:
 
 
 def _rungs(
-    base: TrainParams, *, steps: tuple[int, int, int, int], later_rate: float, evaluations: int = 4
+    base: TrainParams,
+    *,
+    steps: tuple[int, int, int, int],
+    later_rate: float,
+    student_rate: float = _STUDENT_RATE,
+    evaluations: int = 4,
 ) -> dict[str, TrainParams]:
-    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`.
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, those
+    that learn from pool photos at `student_rate` of it.
 
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
@@ -159,7 +167,7 @@ def _rungs(
         "instance_level": (0.1, 0.15, 0.75),
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
-    student = later.model_copy(update=STUDENT)
+    student = later.model_copy(update={**STUDENT, "learning_rate": student_rate * later_rate})
     bases = {"source": base, "render": later, "image_level": student, "instance_level": student}
     return {
         name: bases[name].model_copy(update={"steps": count, "mix": shares[name], "evaluate_every": every[name]})
@@ -277,7 +285,7 @@ def paper() -> Preset:
             "thresholds": PAPER_THRESHOLDS,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3, student_rate=1.0),
         }
     )
 
