@@ -34,8 +34,8 @@ from tasks.params import (
 # Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
 # average forgets the weights it began with (e-fold).
 _NEW_RATE, _FORGOTTEN = 2.0, 8.0
-# A student begins where its teacher ended: at the full rate it first forgets what it then has to learn again.
-_STUDENT_RATE = 0.3
+# The instance level refines what the image level has learnt of the same photos: at the full rate it would forget it first.
+_REFINING_RATE = 0.3
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
@@ -149,11 +149,11 @@ def _rungs(
     *,
     steps: tuple[int, int, int, int],
     later_rate: float,
-    student_rate: float = _STUDENT_RATE,
+    refining_rate: float = _REFINING_RATE,
     evaluations: int = 4,
 ) -> dict[str, TrainParams]:
-    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, those
-    that learn from pool photos at `student_rate` of it.
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the last
+    one at `refining_rate` of it.
 
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
@@ -167,8 +167,9 @@ def _rungs(
         "instance_level": (0.1, 0.15, 0.75),
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
-    student = later.model_copy(update={**STUDENT, "learning_rate": student_rate * later_rate})
-    bases = {"source": base, "render": later, "image_level": student, "instance_level": student}
+    student = later.model_copy(update=STUDENT)
+    refined = student.model_copy(update={"learning_rate": refining_rate * later_rate})
+    bases = {"source": base, "render": later, "image_level": student, "instance_level": refined}
     return {
         name: bases[name].model_copy(update={"steps": count, "mix": shares[name], "evaluate_every": every[name]})
         for name, count in zip(shares, steps, strict=True)
@@ -285,7 +286,7 @@ def paper() -> Preset:
             "thresholds": PAPER_THRESHOLDS,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3, student_rate=1.0),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3, refining_rate=1.0),
         }
     )
 
