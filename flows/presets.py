@@ -34,7 +34,7 @@ from tasks.params import (
 # Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
 # average forgets the weights it began with (e-fold).
 _NEW_RATE, _FORGOTTEN = 2.0, 8.0
-# The instance level refines what the image level has learnt of the same photos: at the full rate it would forget it first.
+# The instance level refines what the image level has learnt of the same photos; at the full rate it forgets it first.
 _REFINING_RATE = 0.3
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
@@ -152,8 +152,8 @@ def _rungs(
     refining_rate: float = _REFINING_RATE,
     evaluations: int = 4,
 ) -> dict[str, TrainParams]:
-    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the last
-    one at `refining_rate` of it.
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the
+    last one at `refining_rate` of it.
 
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
