@@ -241,8 +241,7 @@ def _renderers_tried(rendered: Manifest | None) -> Table | None:
         return None
     lines = tried[0].attributes["table"]
     return Table(
-        caption="Renderers tried: a small detector taught by each one's photos; fewest wrong items on val (ACD) win, "
-        "unless cAcc is clearly lower",
+        caption="Renderers tried: small detectors taught by each one's photos, judged on val",
         columns=("renderer", "cAcc", "ACD", "mAP50", "photos", "rejected"),
         rows=[
             [f"{line['renderer']}{' (chosen)' if line['chosen'] else ''}"]

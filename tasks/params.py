@@ -280,7 +280,7 @@ class ChooseParams(StageParams):
     """The choice of the renderer whose photos taught a detector best; `renderers` in the order of the inputs."""
 
     stage: ClassVar[str] = "choose"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     renderers: tuple[Renderer, ...] = Field(min_length=1, description="what was tried")
 
 
