@@ -293,7 +293,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -379,7 +379,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -115,8 +115,8 @@ class TrainingFolder:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The line of the best evaluation, the first of equals."""
-        return max(self.evaluations, key=lambda line: line["rank"])
+        """The line of the best evaluation, of equals the one that has learnt for longest."""
+        return max(reversed(self.evaluations), key=lambda line: line["rank"])
 
     def since_best(self) -> int:
         """How many evaluations there were after the best one."""
