@@ -1,6 +1,6 @@
 """The quality score of a mask: the IoU with the truth that is to be expected, from what can be known without truth.
 
-Signs speak for a mask; each is in [0, 1], 1 being the best, and what is missing to 1 is a share of the mask's area.
+Signs speak for a mask; each is in [0, 1], 1 being the best. `tasks/mask_outline.py` has those of its outline.
 How much each says is fitted by `python -m benchmarks.quality_weights` on several catalogs with truth.
 
 Shapes: h×w pixels, N masks.
@@ -10,37 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.backdrop import to_lab
-from tasks.local_means import mean_around
-
-SIGNS = ("second_look", "agreement", "contrast", "box", "neighbours")
+SIGNS = ("second_look", "agreement", "contrast", "surroundings", "closing", "convexity", "box", "neighbours")
 LEAST_DEFECT = 0.005
-_WEIGHTS = {"second_look": 0.26, "agreement": 0.26, "contrast": 0.4, "box": 0.21, "neighbours": 0.03}
-_CONSTANT = 0.45
-_BAND = 3
-
-
-def boundary_contrast(photo_hw3: NDArray[np.uint8], mask_hw: NDArray[np.bool_]) -> float:
-    """1 minus the share of pixels just inside of the outline that look more like what is just outside of it.
-
-    Both sides are compared with what lies further in and further out in the neighbourhood (Lab).
-    """
-    lab_hw3 = to_lab(photo_hw3)
-    depth_hw = cv2.distanceTransform(mask_hw.astype(np.uint8), cv2.DIST_L2, 3)
-    beyond_hw = cv2.distanceTransform((~mask_hw).astype(np.uint8), cv2.DIST_L2, 3)
-    inner_hw3, _ = mean_around(lab_hw3, depth_hw > _BAND, blurred=_blurred)
-    outer_hw3, _ = mean_around(lab_hw3, beyond_hw > _BAND, blurred=_blurred)
-    band_hw = (depth_hw > 0) & (depth_hw <= _BAND)
-    strange_hw = ((lab_hw3 - outer_hw3) ** 2).sum(axis=-1) < ((lab_hw3 - inner_hw3) ** 2).sum(axis=-1)
-    return float(max(0.0, 1 - (band_hw & strange_hw).sum() / max(1, mask_hw.sum())))
-
-
-def _blurred(values: NDArray[np.float32]) -> object:
-    return cv2.GaussianBlur(values, (0, 0), _BAND)
+_WEIGHTS = {
+    "second_look": 0.29,
+    "agreement": 0.09,
+    "contrast": 0.28,
+    "surroundings": 0.36,
+    "closing": 0.69,
+    "convexity": 0.16,
+    "box": 0.1,
+    "neighbours": 0.01,
+}
+_CONSTANT = 4.74
 
 
 def mask_agreement(mask_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> float:

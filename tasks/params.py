@@ -113,7 +113,7 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     working_size: int = Field(default=384, ge=64, description="longer side of the window in the network, pixels")
     second_size: int = Field(default=256, ge=64, description="the same when it looks again, mirrored, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")

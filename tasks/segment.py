@@ -32,12 +32,8 @@ from tasks.coarse import (
     inside_box,
     read_coarse,
 )
-from tasks.mask_quality import (
-    boundary_contrast,
-    mask_agreement,
-    neighbour_consistency,
-    quality_of,
-)
+from tasks.mask_outline import outline_signs
+from tasks.mask_quality import mask_agreement, neighbour_consistency, quality_of
 from tasks.mask_shapes import largest_pieces
 from tasks.params import SegmentParams
 from tasks.refine import refine_twice
@@ -114,7 +110,7 @@ def mask_signs(
     return {
         "second_look": mask_agreement(small_mask_hw, second_hw),
         "agreement": mask_agreement(small_mask_hw, rough_hw),
-        "contrast": boundary_contrast(small_hw3, small_mask_hw),
+        **outline_signs(small_hw3, small_mask_hw),
         "box": box_fit(mask_hw, coarse.box_in(mask_hw.shape)),
     }
 

@@ -7,21 +7,10 @@ from hypothesis import strategies as st
 
 from tasks.mask_quality import (
     SIGNS,
-    boundary_contrast,
     mask_agreement,
     neighbour_consistency,
     quality_of,
 )
-
-
-def test_boundary_contrast__ground_in_the_mask_is_seen():
-    photo, mask = np.full((60, 60, 3), 190, np.uint8), np.zeros((60, 60), bool)
-    mask[15:45, 15:45] = True
-    photo[mask] = (180, 40, 30)
-    too_wide = mask.copy()
-    too_wide[45:47, 15:45] = True
-    assert boundary_contrast(photo, mask) == 1.0
-    assert boundary_contrast(photo, too_wide) == pytest.approx(1 - 60 / 960, abs=0.01)
 
 
 def test_mask_agreement__by_hand():
