@@ -153,8 +153,8 @@ def _rungs(
     """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the
     last one at `refining_rate` of it.
 
-    Each rung is evaluated on val `evaluations` times, and its best checkpoint kept. They are few: the best of many looks
-    at a small val flatters a rung, and the next one, better in truth, would be thrown away for not reaching it.
+    Each rung is evaluated on val `evaluations` times, and its best checkpoint kept. They are few: the best of many
+    looks at a small val flatters a rung, and the next one, better in truth, would be thrown away for not reaching it.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
     """
     # What is composed on the fly is for the first rung: the later ones learn from photos nearer to the pool's.
@@ -225,7 +225,7 @@ def demo() -> Preset:
 def cpu() -> Preset:
     """A working model for some hundred products on a machine without a GPU: an hour of training on two cores."""
     train = TrainParams(image_size=384, batch=4)
-    # The image level has to make a better teacher only; the last rung learns from what that one finds in all pool photos.
+    # The image level only has to make a better teacher; the last rung learns from what that finds in all pool photos.
     steps = (2000, 1000, 1000, 3000)
     return Preset(name="cpu", train=_rungs(train, steps=steps, later_rate=5e-4), select=_selections())
 

@@ -1,10 +1,10 @@
 """What a mask's outline says of the mask: whether it parts two colours, and whether it is smooth.
 
-Packages have smooth outlines, and are convex for the most part. A mask that has lost a white panel on a white ground has
-a bite, or an edge that wobbles.
+Packages have smooth outlines, and are convex for the most part. A mask that has lost a white panel on a white ground
+has a bite, or an edge that wobbles.
 
-Shapes: h×w pixels. Every sign is in [0, 1], 1 being the best; what is missing to 1 is a share of the mask's area, but for
-convexity, where it is one of the outline's length.
+Shapes: h×w pixels. Every sign is in [0, 1], 1 being the best; what is missing to 1 is a share of the mask's area, but
+for convexity, where it is one of the outline's length.
 """
 
 from __future__ import annotations
