@@ -127,7 +127,7 @@ class PruneParams(StageParams):
     """Which views a camera above a counter can see."""
 
     stage: ClassVar[str] = "prune"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     rule: Literal["evidence", "area", "keep_all"] = Field(default="evidence", description="what decides about a view")
     area_ratio: float = Field(default=0.45, ge=0, le=1, description="area: least share of the product's largest mask")
     share: float = Field(default=0.1, ge=0, description="evidence: least share of the product's mean evidence")
@@ -137,12 +137,12 @@ class PruneParams(StageParams):
         default=30.0, gt=0, description="evidence: how fast a crop's say falls with a view's excess distance, relative"
     )
     distrust: float = Field(
-        default=20.0, ge=0, description="evidence: how fast a crop's say falls beyond the median distance, relative"
+        default=12.0, ge=0, description="evidence: how fast a crop's say falls beyond the median distance, relative"
     )
     photos: int = Field(default=600, ge=1, description="evidence: most pool photos looked at")
     crops: int = Field(default=2000, ge=1, description="evidence: most pieces of pool photos compared")
     working_size: int = Field(default=384, ge=64, description="evidence: longer side of a pool photo in the network")
-    rotations: int = Field(default=12, ge=1, description="evidence: rotations of a pool crop that are compared")
+    rotations: int = Field(default=24, ge=1, description="evidence: rotations of a pool crop that are compared")
 
 
 class BoardParams(StageParams):
