@@ -18,6 +18,8 @@ from tasks.local_means import mean_around
 from tasks.mask_shapes import convex_hull
 
 _BAND = 4
+# As far as the Gaussian that says what lies around a pixel of the band looks.
+_REACH = 5 * _BAND
 _LEAST_CLOSING, _CLOSED_SHARE = 3, 8
 
 Bools = NDArray[np.bool_]
@@ -39,14 +41,22 @@ def boundary_contrast(lab_hw3: NDArray[np.float32], mask_hw: Bools) -> tuple[flo
 
     They are compared with what lies further in and further out in the neighbourhood (Lab).
     """
-    depth_hw, beyond_hw = _distance(mask_hw), _distance(~mask_hw)
+    area = int(mask_hw.sum())
+    if not area:
+        return 1.0, 1.0
+    x, y, across, down = cv2.boundingRect(mask_hw.astype(np.uint8))
+    part = np.s_[max(0, y - _REACH) : y + down + _REACH, max(0, x - _REACH) : x + across + _REACH]
+    lab_hw3, depth_hw, beyond_hw = lab_hw3[part], _distance(mask_hw)[part], _distance(~mask_hw)[part]
     further_in_hw3, further_out_hw3 = (
         mean_around(lab_hw3, far_hw > _BAND, blurred=_blurred)[0] for far_hw in (depth_hw, beyond_hw)
     )
-    as_ground_hw = ((lab_hw3 - further_out_hw3) ** 2).sum(axis=-1) < ((lab_hw3 - further_in_hw3) ** 2).sum(axis=-1)
-    inner_hw, outer_hw = (depth_hw > 0) & (depth_hw <= _BAND), (beyond_hw > 0) & (beyond_hw <= _BAND)
-    wrong_inside, wrong_outside = inner_hw & as_ground_hw, outer_hw & ~as_ground_hw
-    return _spared(wrong_inside, of_hw=mask_hw), _spared(wrong_outside, of_hw=mask_hw)
+    band_hw = (depth_hw <= _BAND) & (beyond_hw <= _BAND)
+    inside_N, lab_N3 = depth_hw[band_hw] > 0, lab_hw3[band_hw]
+    from_inside_N = ((lab_N3 - further_in_hw3[band_hw]) ** 2).sum(axis=1)
+    from_outside_N = ((lab_N3 - further_out_hw3[band_hw]) ** 2).sum(axis=1)
+    as_ground = int((inside_N & (from_outside_N < from_inside_N)).sum())
+    as_product = int((~inside_N & (from_outside_N >= from_inside_N)).sum())
+    return max(0.0, 1 - as_ground / area), max(0.0, 1 - as_product / area)
 
 
 def closing_share(mask_hw: Bools) -> float:
@@ -76,6 +86,3 @@ def _distance(mask_hw: Bools) -> NDArray[np.float32]:
 def _blurred(values: NDArray[np.float32]) -> object:
     return cv2.GaussianBlur(values, (0, 0), _BAND)
 
-
-def _spared(wrong_hw: Bools, *, of_hw: Bools) -> float:
-    return float(max(0.0, 1 - wrong_hw.sum() / max(1, of_hw.sum())))

@@ -18,12 +18,12 @@ def fill_holes(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def convex_hull(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask's convex hull; the mask itself when it has fewer than three pixels."""
-    points = np.argwhere(mask_HW)[:, ::-1].astype(np.int32)
-    if len(points) < 3:
+    """The mask's convex hull; the mask itself when it has fewer than three corners."""
+    outlines, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if sum(map(len, outlines)) < 3:
         return mask_HW
     hull_HW = np.zeros(mask_HW.shape, np.uint8)
-    cv2.fillConvexPoly(hull_HW, cv2.convexHull(points), 1)
+    cv2.fillConvexPoly(hull_HW, cv2.convexHull(np.concatenate(outlines)), 1)
     return hull_HW.astype(bool)
 
 
