@@ -34,6 +34,8 @@ from tasks.params import (
 # Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
 # average forgets the weights it began with (e-fold).
 _NEW_RATE, _FORGOTTEN = 2.0, 8.0
+# The instance level refines what the image level has learnt of the same photos; at the full rate it forgets it first.
+_REFINING_RATE = 0.3
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
@@ -147,14 +149,13 @@ def _rungs(
     *,
     steps: tuple[int, int, int, int],
     later_rate: float,
-    refining_rate: float = 1.0,
-    evaluations: int = 2,
+    refining_rate: float = _REFINING_RATE,
+    evaluations: int = 4,
 ) -> dict[str, TrainParams]:
     """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the
     last one at `refining_rate` of it.
 
-    Each rung is evaluated on val `evaluations` times, and its best checkpoint kept. They are few: the best of many
-    looks at a small val flatters a rung, and the next one, better in truth, would be thrown away for not reaching it.
+    Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
     """
     # What is composed on the fly is for the first rung: the later ones learn from photos nearer to the pool's.
@@ -208,8 +209,6 @@ def demo() -> Preset:
     """The whole method on the sample in about a quarter of an hour on two cores."""
     # Measured on two cores: many small steps at 256 pixels learn more a minute than fewer at 320 or of larger batches.
     train = TrainParams(image_size=256, width=64, frozen_stages=4, batch=4, warmup=20, save_every=100)
-    # So short a last rung at the full rate only forgets; at a lower one it refines what the image level has learnt.
-    rungs = _rungs(train, steps=(800, 250, 250, 250), later_rate=5e-4, refining_rate=0.3, evaluations=1)
     return Preset(
         name="demo",
         saliency=SaliencyParams(steps=160, working_size=160),
@@ -217,7 +216,7 @@ def demo() -> Preset:
         render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
         trials=1,
         trial_steps=200,
-        train=rungs,
+        train=_rungs(train, steps=(800, 250, 250, 250), later_rate=5e-4, evaluations=1),
         select=_selections(tolerance=1.0),
     )
 
@@ -225,9 +224,10 @@ def demo() -> Preset:
 def cpu() -> Preset:
     """A working model for some hundred products on a machine without a GPU: an hour of training on two cores."""
     train = TrainParams(image_size=384, batch=4)
-    # The image level only has to make a better teacher; the last rung learns from what that finds in all pool photos.
-    steps = (2000, 1000, 1000, 3000)
-    return Preset(name="cpu", train=_rungs(train, steps=steps, later_rate=5e-4), select=_selections())
+    # A shop's val is small: the best of many looks at it flatters a rung, and the next one, better in truth, is thrown
+    # away for not reaching that.
+    rungs = _rungs(train, steps=(3000, 1500, 1200, 1200), later_rate=5e-4, evaluations=2)
+    return Preset(name="cpu", train=rungs, select=_selections())
 
 
 def gpu() -> Preset:
@@ -258,7 +258,7 @@ def gpu() -> Preset:
         render=RenderParams(steps=40000, channels=64, blocks=9, critic_channels=64, crop=256, scale=1.0, photos=4000),
         trial_steps=4000,
         trial_size=512,
-        train=_rungs(train, steps=(20000, 10000, 10000, 25000), later_rate=1e-4),
+        train=_rungs(train, steps=(30000, 15000, 10000, 10000), later_rate=1e-4),
         select=_selections(),
     )
 
@@ -288,7 +288,7 @@ def paper() -> Preset:
             "thresholds": PAPER_THRESHOLDS,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3, refining_rate=1.0),
         }
     )
 
