@@ -85,4 +85,3 @@ def _distance(mask_hw: Bools) -> NDArray[np.float32]:
 
 def _blurred(values: NDArray[np.float32]) -> object:
     return cv2.GaussianBlur(values, (0, 0), _BAND)
-
