@@ -118,10 +118,10 @@ class TrainingFolder:
         """The line of the best evaluation, of equals the one that has learnt for longest."""
         return max(reversed(self.evaluations), key=lambda line: line["rank"])
 
-    def since_best(self) -> int:
-        """How many evaluations there were after the best one."""
-        lines = self.evaluations
-        return len(lines) - 1 - lines.index(self.best) if lines else 0
+    def since_better(self) -> int:
+        """How many evaluations there were after the one that first reached the best rank."""
+        ranks = [line["rank"] for line in self.evaluations]
+        return len(ranks) - 1 - ranks.index(max(ranks)) if ranks else 0
 
     def read(self, name: str) -> bytes:
         """The bytes of one of the folder's files."""
@@ -239,7 +239,7 @@ def run_training(
 
 
 def _is_over(folder: TrainingFolder, *, plan: Plan, trainer: Trainer) -> bool:
-    over = trainer.world.leads and bool(plan.patience) and folder.since_best() >= plan.patience
+    over = trainer.world.leads and bool(plan.patience) and folder.since_better() >= plan.patience
     return bool(trainer.world.largest(int(over), device=trainer.device))
 
 

@@ -18,7 +18,7 @@ def test_best__of_equals_the_one_that_has_learnt_for_longest(tmp_path):
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=8))
-def test_since_best__counts_evaluations_after_it(ranks):
+def test_since_better__an_equal_is_no_better(ranks):
     folder = _folder(None, ranks)
     assert folder.best["rank"] == [max(ranks)]
-    assert folder.since_best() == ranks[::-1].index(max(ranks))
+    assert folder.since_better() == sum(max(ranks[: place + 1]) == max(ranks) for place in range(len(ranks))) - 1
