@@ -223,7 +223,7 @@ def demo() -> Preset:
 
 def cpu() -> Preset:
     """A working model for some hundred products on a machine without a GPU: an hour of training on two cores."""
-    train = TrainParams(image_size=384, batch=4)
+    train = TrainParams(image_size=384, batch=4, precision="auto")
     # A shop's val is small: the best of many looks at it flatters a rung, and the next one, better in truth, is thrown
     # away for not reaching that.
     rungs = _rungs(train, steps=(3000, 1500, 1200, 1200), later_rate=5e-4, evaluations=2)

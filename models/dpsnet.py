@@ -19,17 +19,23 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from models.augmentation import covered, relit, warped
 from models.backbones import build_backbone
 from models.density import counting_losses, density_targets, valid_cells
-from models.proposals import IgnoringRegionProposals, IgnoringRoIHeads, SeededSampler
+from models.proposals import (
+    IgnoringRegionProposals,
+    IgnoringRoIHeads,
+    SeededSampler,
+    WholeAnchors,
+    WholePredictor,
+    WholeProposalHead,
+)
+from models.region_pooling import RegionPooling
 
 COUNT_STRIDE = 8
 _ANCHOR_STRIDES = 4
@@ -89,7 +95,7 @@ class CountingView(nn.Module):
             handed = functional.relu(convolution(_resize(handed, like=level)) + level)
         if self.from_finer is not None:
             handed = handed + self.from_finer(_resize(maps[0], like=handed))
-        return functional.softplus(self.last(functional.relu(self.mix(handed))))
+        return functional.softplus(self.last(functional.relu(self.mix(handed))).float())
 
 
 def _resize(map_BChw: Tensor, *, like: Tensor) -> Tensor:
@@ -203,10 +209,8 @@ class DPSNetLosses(nn.Module):
 def _region_proposals(config: DPSNetConfig) -> IgnoringRegionProposals:
     strides = (*config.strides, 2 * config.strides[-1])
     sides = config.anchor_sizes or tuple(float(_ANCHOR_STRIDES * stride) for stride in strides)
-    anchors = AnchorGenerator(
-        sizes=tuple((side,) for side in sides), aspect_ratios=(config.anchor_ratios,) * len(strides)
-    )
-    head = RPNHead(config.width, anchors.num_anchors_per_location()[0])
+    anchors = WholeAnchors(sizes=tuple((side,) for side in sides), aspect_ratios=(config.anchor_ratios,) * len(strides))
+    head = WholeProposalHead(config.width, anchors.num_anchors_per_location()[0])
     kept = {"training": config.proposals, "testing": config.proposals}
     return IgnoringRegionProposals(
         anchors,
@@ -225,9 +229,9 @@ def _roi_heads(config: DPSNetConfig) -> IgnoringRoIHeads:
     names = [str(index) for index in range(len(config.strides))]
     pooled = 7
     heads = IgnoringRoIHeads(
-        MultiScaleRoIAlign(featmap_names=names, output_size=pooled, sampling_ratio=config.roi_samples),
+        RegionPooling(featmap_names=names, output_size=pooled, sampling_ratio=config.roi_samples),
         TwoMLPHead(config.width * pooled**2, config.head_width),
-        FastRCNNPredictor(config.head_width, config.classes + 1),
+        WholePredictor(config.head_width, config.classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=config.samples,

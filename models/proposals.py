@@ -1,5 +1,8 @@
 """torchvision's region proposals and region heads, made to respect ignore regions and to sample from given seeds.
 
+Under autocast torchvision rounds boxes to the precision of what the heads say, in bfloat16 by up to a pixel in 256; here
+anchors and what the heads say are float32.
+
 An ignore region is a part of a photo of which nobody knows what it shows (a doubtful pseudo-label). What lies there is
 neither a positive nor a negative example: anchors and proposals of which more than half lies in one are left out.
 """
@@ -11,8 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import batched_nms
 
 _LEFT_OUT = -1
@@ -76,6 +81,32 @@ class SeededSampler(BalancedPositiveNegativeSampler):
 def _draw(indices: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
     order = torch.randperm(len(indices), generator=generator)
     return indices[order[:count].to(indices.device)]
+
+
+class WholeAnchors(AnchorGenerator):
+    """Anchors in float32 whatever the maps are."""
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        """The anchors at the origin, on a device."""
+        super().set_cell_anchors(torch.float32, device)
+
+
+class WholeProposalHead(RPNHead):
+    """What says, for every anchor, whether it is a product and how it has to move, in float32."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Logits [B, A, h, w] and moves [B, 4A, h, w] a level."""
+        logits, moves = super().forward(x)
+        return [one.float() for one in logits], [one.float() for one in moves]
+
+
+class WholePredictor(FastRCNNPredictor):
+    """What says, for every region, which product it is and how its box has to move, in float32."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [R, K] and moves [R, 4K] of K classes."""
+        logits, moves = super().forward(x)
+        return logits.float(), moves.float()
 
 
 class IgnoringRegionProposals(RegionProposalNetwork):

@@ -1,8 +1,13 @@
-"""The device that a parameter means."""
+"""The device and the precision that parameters mean."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+
+from models.training.half_precision import computes_bfloat16
+from models.training.trainer import Precision
 
 
 def pick_device(name: str, *, local_rank: int = 0) -> torch.device:
@@ -17,3 +22,10 @@ def pick_device(name: str, *, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
+
+
+def pick_precision(name: Precision | Literal["auto"], *, device: torch.device) -> Precision:
+    """The precision a parameter means: "auto" is bfloat16 where the device has instructions for it, else float32."""
+    if name != "auto":
+        return name
+    return "bf16" if computes_bfloat16(device) else "fp32"

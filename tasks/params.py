@@ -293,7 +293,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -335,7 +335,9 @@ class TrainParams(StageParams):
     backbone_share: float = Field(default=0.3, ge=0, le=1, description="the backbone's learning rate, as a share")
     warmup: int = Field(default=50, ge=1, description="steps in which the rate rises")
     average: float = Field(default=0.995, ge=0, lt=1, description="decay of the weights' moving average; 0: none")
-    precision: Literal["fp32", "bf16", "fp16"] = Field(default="fp32", description="of most of the computation")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="of most of the computation; auto: bf16 where the device has instructions for it"
+    )
     compile: bool = Field(default=False, description="compile backbone and pyramid (minutes at the start)")
     stream: float = Field(default=0.0, ge=0, le=1, description="share of the samples that are composed on the fly")
     synthesis: ComposeParams | None = Field(default=None, description="how they are composed")
@@ -379,7 +381,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -28,7 +28,7 @@ from tasks.anchors import box_sides, fitted_anchors, mean_best_iou
 from tasks.confidence import UNTRAINED, ListConfidence
 from tasks.context import StageContext
 from tasks.detection import Detector, encode_config, load_detector, to_batch
-from tasks.device import pick_device
+from tasks.device import pick_device, pick_precision
 from tasks.fitting import fit_photo
 from tasks.kit import build_kit
 from tasks.loading import batches
@@ -139,11 +139,12 @@ def make_trainer(
         # The heads work on as many boxes as there happen to be: compiling them again and again would take longer.
         network.backbone.compile()
         network.pyramid.compile()
+    device = pick_device(params.device, local_rank=world.local_rank)
     return Trainer(
         network=network,
         phases=[Phase(name="dpsnet", module=losses, learns=[network], optimisation=how)],
-        device=pick_device(params.device, local_rank=world.local_rank),
-        precision=params.precision,
+        device=device,
+        precision=pick_precision(params.precision, device=device),
         world=world,
     )
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from models.training.batches import Batch, length, moved, pieces
+from models.training.half_precision import keep_depthwise_whole
 from models.training.optimisation import Optimisation, learning_rate_factor, make_optimiser
 from models.training.world import ALONE, World, unsynchronised
 
@@ -70,6 +71,8 @@ class Trainer:
         """Move the network to its device, channels last in memory, and connect it with the other processes."""
         self.world.with_shared_statistics(self.network, device=self.device)
         self.network.to(self.device, memory_format=torch.channels_last)
+        if self.precision != "fp32" and self.device.type == "cpu":
+            keep_depthwise_whole(self.network)
         self.optimisers = [make_optimiser(phase.learns, how=phase.optimisation) for phase in self.phases]
         self._together = []
         for index, phase in enumerate(self.phases):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import batched_nms, box_iou
 
 from models.dpsnet import DPSNet, DPSNetConfig, padded_size
@@ -157,3 +158,18 @@ def test_region_proposals__anchors_as_the_config_says():
 @pytest.mark.parametrize(("size", "padded"), [(64, 64), (65, 128), (320, 320), (800, 832)])
 def test_padded_size__next_multiple_of_64(size, padded):
     assert padded_size(size) == padded
+
+
+def test_forward__half_precision_keeps_boxes_and_density_whole(photos):
+    network = _network().eval()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = network.pyramid_maps(photos)
+        anchors = network.proposals.anchor_generator(ImageList(photos, [(SIZE, SIZE)] * 2), list(maps.values()))
+        detections, density = network(photos)
+    with torch.no_grad():
+        exact = network.proposals.anchor_generator(
+            ImageList(photos, [(SIZE, SIZE)] * 2), list(network.pyramid_maps(photos).values())
+        )
+    assert maps["0"].dtype == torch.bfloat16
+    torch.testing.assert_close(anchors, exact, rtol=0, atol=0)
+    assert density.dtype == torch.float32 and {one["boxes"].dtype for one in detections} == {torch.float32}
