@@ -1,7 +1,7 @@
 """torchvision's region proposals and region heads, made to respect ignore regions and to sample from given seeds.
 
-Under autocast torchvision rounds boxes to the precision of what the heads say, in bfloat16 by up to a pixel in 256; here
-anchors and what the heads say are float32.
+Under autocast torchvision rounds boxes to the precision of what the heads say, in bfloat16 by up to a pixel in 256;
+here anchors and what the heads say are float32.
 
 An ignore region is a part of a photo of which nobody knows what it shows (a doubtful pseudo-label). What lies there is
 neither a positive nor a negative example: anchors and proposals of which more than half lies in one are left out.
