@@ -213,6 +213,7 @@ def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:
             boards=ladder.synthesized.boards,
             val=teachers,
             val_predictions=views[0],
+            val_other_views=views[1:],
         )
         for row in made.ok:
             scores += [float(item.score or 0.0) for item in row.objects]

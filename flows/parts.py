@@ -50,7 +50,7 @@ def stage_names(preset: Preset) -> list[str]:
 
 
 def _selecting(rung: str, *, preset: Preset) -> list[str]:
-    others = [f"predict.{rung}.pool{view.title}" for view in preset.other_views]
+    others = [f"predict.{rung}.{split}{view.title}" for split in ("pool", "val") for view in preset.other_views]
     return [f"predict.{rung}.pool", *others, f"select.{rung}"]
 
 

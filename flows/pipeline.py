@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal
 
 import orjson
 
@@ -298,9 +299,10 @@ def select_round(
     its run, from 0.
     """
 
-    def predictions(view: View) -> Manifest:
+    def predictions(view: View, *, split: Literal["pool", "val"] = "pool") -> Manifest:
         parameters = preset.predict.model_copy(update={"view": view})
-        return run.stage(f"predict.{name}.pool{view.title}", parameters, checkpoint=checkpoint, photos=prepared.pool)
+        photos = prepared.pool if split == "pool" else prepared.val
+        return run.stage(f"predict.{name}.{split}{view.title}", parameters, checkpoint=checkpoint, photos=photos)
 
     return run.stage(
         f"select.{name}",
@@ -311,6 +313,7 @@ def select_round(
         boards=boards,
         val=prepared.val,
         val_predictions=val_predictions,
+        val_other_views=[predictions(view, split="val") for view in preset.other_views],
         **({} if former is None else {"former": former}),
         **reviewed(run, stage="select"),
     )

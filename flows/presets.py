@@ -49,9 +49,9 @@ STUDENT = {"strong": 1.4, "erase": 0.2, "balance": 0.5}
 class Preset(BaseModel):
     """The parameters of every stage of a run; `train` and `select` by the rung of the ladder they serve.
 
-    `image_rounds`: how often whole photos are selected and learnt from. `other_views`: in which other views pool
-    photos are predicted again; selection wants the views to agree. `thresholds`: the score from which detections
-    are trusted by round of selection, where that decides about whole photos and not their expected precision.
+    `image_rounds`: how often whole photos are selected and learnt from. `other_views`: in which other views photos of
+    pool and val are predicted again; all views vote on what selection trusts. `thresholds`: the score from which
+    items are trusted by round of selection, where that decides about whole photos and not their expected precision.
     `paste_share`: how many of the samples of pool photos are of those with further items pasted on; 0: none are
     made. `feedback`: whether views are weighed, and photos composed and rendered, once more by what the first
     round's pseudo-labels show. `renderers`: what the renderer `auto` tries, each judged by `trials` trainings of
@@ -76,7 +76,7 @@ class Preset(BaseModel):
     select: dict[str, SelectParams]
     predict: PredictParams = PredictParams()
     image_rounds: int = Field(default=1, ge=1)
-    other_views: tuple[View, ...] = (View(turns=2), View(zoom=0.8))
+    other_views: tuple[View, ...] = (View(turns=1), View(turns=2), View(turns=3), View(zoom=0.8))
     thresholds: tuple[float, ...] = ()
     paste: PasteParams = PasteParams()
     paste_share: float = Field(default=0.0, ge=0, lt=1)

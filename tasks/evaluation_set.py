@@ -9,7 +9,7 @@ Shapes: N photos, K categories, M objects.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,13 @@ def from_manifests(
         truth=_from_rows(rows, place=place),
         found=_from_rows([predictions.row(row.item_id) for row in rows], place=place),
     )
+
+
+def with_found(evaluated: EvaluationSet, rows: Sequence[ManifestRow]) -> EvaluationSet:
+    """The same photos and truth with other detections: the objects of `rows`, one a photo in their order."""
+    assert len(rows) == len(evaluated.photo_ids), "one row a photo"
+    place = {category: index for index, category in enumerate(evaluated.category_ids)}
+    return replace(evaluated, found=_from_rows(rows, place=place))
 
 
 def _from_rows(rows: Sequence[ManifestRow], *, place: Mapping[int, int]) -> Objects:

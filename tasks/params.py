@@ -447,7 +447,7 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
     )
@@ -460,13 +460,12 @@ class SelectParams(StageParams):
     precision: float = Field(
         default=0.9, ge=0, le=1, description="least expected share of right items in a photo taken whole"
     )
-    confident_score: float = Field(default=0.6, ge=0, le=1, description="score from which a detection is trusted")
+    confident_score: float = Field(
+        default=0.5, ge=0, le=1, description="score, the mean of all views, from which an item is trusted"
+    )
     doubtful_score: float = Field(default=0.2, ge=0, le=1, description="score below which a detection is ignored")
     agreement: float = Field(
-        default=0.5,
-        ge=0,
-        le=1,
-        description="least share of the other views that must show an item for it to be trusted",
+        default=0.5, ge=0, le=1, description="least share of all views that must show an item for it to be trusted"
     )
     tolerance: float = Field(
         default=0.5, ge=0, description="largest difference of trusted detections and the counting view's count"

@@ -26,12 +26,12 @@ from storage.reviews import Subject, label_text, verdicts_of
 from tasks.calibration import Calibration, fit_calibration
 from tasks.context import StageContext
 from tasks.evaluation_analysis import RIGHT, match
-from tasks.evaluation_set import from_manifests
+from tasks.evaluation_set import EvaluationSet, from_manifests, with_found
 from tasks.guard_rails import expected_skus, guard_rails, plot_guard_rails
 from tasks.look import is_board
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
-from tasks.selection import Counts, Judged, as_ignored, boxes_of, judge, objection, stray_region
+from tasks.selection import Counts, Judged, as_ignored, boxes_of, consensus, judge, objection, stray_region
 from tasks.stage import stage
 
 PLOT_ROW = "plot/guard_rails"
@@ -121,14 +121,24 @@ def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValCalibration:
-    """What val taught about a checkpoint: how scores became right detections, and by how much its counts are off."""
+    """What val taught about a checkpoint: how scores became right detections, what votes of all views are worth, and by
+    how much its counts are off."""
 
     scores: Calibration = Calibration()
+    votes: Calibration = Calibration()
     count_scale: float = 1.0
 
 
-def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> ValCalibration:
+def calibration_on(
+    val: Manifest | None,
+    *,
+    predictions: Manifest | None,
+    params: SelectParams,
+    other_views: Sequence[Manifest] = (),
+) -> ValCalibration:
     """The calibration of a checkpoint by its predictions on val; without val, everything stays as it is.
+
+    `other_views`: predictions on augmented views of val. Without them a mean of votes counts as a probability.
 
     Raises:
         ValueError: only one of the two is given, or they do not belong together.
@@ -139,10 +149,22 @@ def calibration_on(val: Manifest | None, *, predictions: Manifest | None) -> Val
         return ValCalibration()
     evaluated = from_manifests(val, predictions=predictions, categories=categories_of(val), role="val")
     counted = sum(float(predictions.row(photo).attributes.get("count") or 0.0) for photo in evaluated.photo_ids)
-    return ValCalibration(
-        scores=fit_calibration(evaluated.found.score_M, right_M=match(evaluated).kind_D == RIGHT),
-        count_scale=len(evaluated.truth) / counted if counted > 0 else 1.0,
-    )
+    scores = _fitted(evaluated)
+    if not other_views:
+        votes = Calibration()
+    else:
+        views = [
+            [manifest.row(photo).objects for manifest in (predictions, *other_views)] for photo in evaluated.photo_ids
+        ]
+        elected = [consensus([_calibrated(one, scores) for one in seen], params=params) for seen in views]
+        trusted = [tuple(item for item in items if not item.reason) for items in elected]
+        votes = _fitted(with_found(evaluated, [ManifestRow(item_id="", objects=items) for items in trusted]))
+    count_scale = len(evaluated.truth) / counted if counted > 0 else 1.0
+    return ValCalibration(scores=scores, votes=votes, count_scale=count_scale)
+
+
+def _fitted(evaluated: EvaluationSet) -> Calibration:
+    return fit_calibration(evaluated.found.score_M, right_M=match(evaluated).kind_D == RIGHT)
 
 
 def calibrated(seen: Predicted, *, calibration: ValCalibration) -> Predicted:
@@ -166,9 +188,15 @@ def select_photo(
     boards: Sequence[Picture],
     params: SelectParams,
     verdicts: Mapping[Subject, str] | None = None,
+    votes: Calibration | None = None,
 ) -> Selected:
-    """Decide on one photo (uint8 RGB) and make its row; see the module's docstring. `verdicts`: what people said."""
+    """Decide on one photo (uint8 RGB) and make its row; see the module's docstring.
+
+    `verdicts`: what people said; `votes`: from a mean of all views' scores to a probability.
+    """
     judged = judge(seen.objects, params=params, other_views=seen.other_views)
+    if votes is not None and params.rule == "views":
+        judged = replace(judged, trusted=_calibrated(judged.trusted, votes))
     if not judged.trusted:
         return Selected(row=_row(seen, judged=judged, strays=0, status="rejected", reason="nothing trusted"))
     everything_N4 = grown(boxes_of([*judged.trusted, *judged.doubtful]), margin=_BOX_SLACK)
@@ -287,17 +315,21 @@ def select(
     other_views: Sequence[Manifest] = (),
     val: Manifest | None = None,
     val_predictions: Manifest | None = None,
+    val_other_views: Sequence[Manifest] = (),
     reviews: Manifest | None = None,
     former: Manifest | None = None,
 ) -> None:
     """One row "pseudo/<stem>" for each readable pool photo; see the module's docstring.
 
     `other_views` are predictions on augmented views of the pool, boxes mapped back into the photos' frames.
-    `val` and `val_predictions`, of the same checkpoint, calibrate the scores. `reviews` are people's decisions: they
+    `val` and `val_predictions`, of the same checkpoint, calibrate the scores; `val_other_views`, in the same views of
+    val as `other_views` of the pool, what the views' votes are worth. `reviews` are people's decisions: they
     hold for a photo while the trusted detections amount to the list that was judged. `former`: what the teacher of the
     round before selected; it changes no decision, only what is told of the disagreement of both.
     """
-    calibration = calibration_on(val, predictions=val_predictions)
+    if val_other_views and len(val_other_views) != len(other_views):
+        raise ValueError(f"val_other_views: expected the {len(other_views)} of the pool, got {len(val_other_views)}")
+    calibration = calibration_on(val, predictions=val_predictions, other_views=val_other_views, params=params)
     pictures = [context.read_rgb(row) for row in boards.ok if is_board(row)]
     if not pictures:
         raise ValueError("select: expected at least one board to paint with, got none; run `board` on the pool first")
@@ -306,7 +338,9 @@ def select(
 
     def decide(seen: Predicted) -> Selected:
         photo_HW3 = context.read_rgb(seen.photo.as_row)
-        return select_photo(photo_HW3, seen=seen, boards=pictures, params=params, verdicts=verdicts)
+        return select_photo(
+            photo_HW3, seen=seen, boards=pictures, params=params, verdicts=verdicts, votes=calibration.votes
+        )
 
     photos = [predicted(unlabelled(row), predictions=predictions, other_views=other_views) for row in pool.ok]
     if params.most is not None:
@@ -321,7 +355,11 @@ def select(
     context.put(plot_guard_rails(figures), path="guard_rails.svg", row=plot)
     for flag in figures["flags"]:
         context.log(flag)
-    context.metadata["calibration"] = {**asdict(calibration.scores), "count_scale": calibration.count_scale}
+    context.metadata["calibration"] = {
+        **asdict(calibration.scores),
+        "votes": asdict(calibration.votes),
+        "count_scale": calibration.count_scale,
+    }
     context.report(**{name: value for name, value in figures.items() if isinstance(value, (int, float))})
     if not figures["image"] and not figures["instance"]:
         context.log(f"no pool photo was taken: no detection reaches {params.confident_score:g} in {len(rows)} photos")

@@ -19,7 +19,7 @@ from storage.manifest import ManifestObject
 from tasks.params import SelectParams
 
 _SAME_PLACE = 0.5
-# A SKU rivals another one in its place from this share of its score: less is what look-alikes always get.
+# A SKU rivals another one in its place from this share of its votes: less is what look-alikes always get.
 _RIVAL = 0.5
 
 
@@ -58,45 +58,80 @@ def boxes_of(objects: Iterable[ManifestObject]) -> Boxes:
 def judge(
     objects: Sequence[ManifestObject], *, params: SelectParams, other_views: Sequence[Sequence[ManifestObject]] = ()
 ) -> Judged:
-    """Sort a photo's detections into trusted and doubtful ones; what scores below `doubtful_score` is neither.
+    """Sort what is seen in a photo into trusted and doubtful items; what is hardly seen anywhere is neither.
 
-    `other_views` are the detections in augmented views of the same photo, mapped back into its frame: an item that
-    too few of them show is doubtful, and so is an item that only another view trusts. Rules other than "views" know no
-    doubt: what does not reach `confident_score` is not there.
+    `other_views` are the detections in augmented views of the same photo, mapped back into its frame. All views vote on
+    each place (`consensus`): so a mistake that one view makes is put right by the others, whichever view it is. Rules
+    other than "views" know no vote and no doubt: what does not reach `confident_score` is not there.
     """
-    winners = _winners(objects, params=params)
     if params.rule != "views":
-        confident = [item for item in winners if _score(item) >= params.confident_score]
-        return Judged(trusted=tuple(replace(item, reason="") for item in confident), doubtful=())
-    views = [_winners(view, params=params) for view in other_views]
-    judged = [_judged(item, params=params, views=views) for item in winners]
-    unseen = [item for view in views for item in _only_there(view, known=winners, params=params)]
+        winners = _winners(objects, params=params)
+        return Judged(trusted=tuple(item for item in winners if _score(item) >= params.confident_score), doubtful=())
+    items = consensus([objects, *other_views], params=params)
     return Judged(
-        trusted=tuple(item for item in judged if not item.reason),
-        doubtful=tuple(item for item in [*judged, *unseen] if item.reason),
+        trusted=tuple(item for item in items if not item.reason),
+        doubtful=tuple(item for item in items if item.reason),
     )
 
 
+def consensus(views: Sequence[Sequence[ManifestObject]], *, params: SelectParams) -> list[ManifestObject]:
+    """What all views together say of a photo, an item a place; one that can't be trusted bears the reason.
+
+    Places are clusters of boxes around the best detection, at most one of a view (after weighted boxes fusion, Solovyev
+    et al. 2021, which is for one class at a time). The SKU is the one with the largest sum of scores; the score its
+    mean over all views, where one that doesn't show it counts as 0; the box the mean of its boxes weighted by score.
+    """
+    votes = [(view, item) for view, seen in enumerate(views) for item in _winners(seen, params=params)]
+    votes.sort(key=lambda vote: (_rank(vote[1]), vote[0]))
+    boxes_N4 = boxes_of(item for _, item in votes)
+    iou_NN = iou_matrix(boxes_N4, boxes_N4)
+    free_N = np.ones(len(votes), np.bool_)
+    items = []
+    for place in range(len(votes)):
+        if free_N[place]:
+            near = [index for index in np.argsort(-iou_NN[place], kind="stable") if iou_NN[place, index] >= _SAME_PLACE]
+            # The nearest box of each view: later ones do not replace earlier ones.
+            nearest = {votes[index][0]: index for index in reversed(near) if free_N[index]}
+            free_N[list(nearest.values())] = False
+            items.append(_elected([votes[index][1] for index in nearest.values()], views=len(views), params=params))
+    return [item for item in items if item is not None]
+
+
+def _elected(votes: Sequence[ManifestObject], *, views: int, params: SelectParams) -> ManifestObject | None:
+    """The item that the detections of one place amount to; None where it is too weak to be even doubtful."""
+    ranked = sorted(votes, key=_rank)
+    sums = dict.fromkeys((vote.category for vote in ranked), 0.0)
+    for vote in ranked:
+        sums[vote.category] += _score(vote)
+    (category, total), *others = sorted(sums.items(), key=lambda one: -one[1])
+    same = [vote for vote in ranked if vote.category == category]
+    box_4 = np.average(boxes_of(same).astype(np.float64), axis=0, weights=[_score(vote) for vote in same])
+    x0, y0, x1, y1 = box_4.tolist()
+    item = replace(same[0], box=(x0, y0, x1, y1), score=total / views)
+    if total / views < params.doubtful_score and _score(same[0]) < params.confident_score:
+        return None
+    if others and others[0][1] >= _RIVAL * total:
+        rival = next(vote.sku for vote in ranked if vote.category == others[0][0])
+        return replace(item, reason=f"also looks like {rival}")
+    if len(same) < params.agreement * views:
+        return replace(item, reason=f"found in {len(same)} of {views} views")
+    if total / views < params.confident_score:
+        return replace(item, reason=f"score {total / views:.2f} below {params.confident_score:g}")
+    return item
+
+
 def _winners(objects: Sequence[ManifestObject], *, params: SelectParams) -> list[ManifestObject]:
-    """Best detection of each place (non-maximum suppression over all SKUs); it bears a reason if another SKU claims the
-    place nearly as strongly."""
+    """Best detection of each place: non-maximum suppression over all SKUs."""
     ranked = sorted((item for item in objects if _score(item) >= params.doubtful_score), key=_rank)
     boxes_N4 = boxes_of(ranked)
     iou_NN = iou_matrix(boxes_N4, boxes_N4)
-    taken = np.zeros(len(ranked), np.bool_)
+    taken_N = np.zeros(len(ranked), np.bool_)
     winners = []
     for place, item in enumerate(ranked):
-        if taken[place]:
-            continue
-        covered = np.flatnonzero((iou_NN[place] > params.nms) & ~taken)
-        taken[covered] = True
-        rivals = [ranked[other] for other in covered if _rivals(ranked[other], item)]
-        winners.append(replace(item, reason=f"also looks like {rivals[0].sku}" if rivals else ""))
+        if not taken_N[place]:
+            taken_N |= iou_NN[place] > params.nms
+            winners.append(item)
     return winners
-
-
-def _rivals(other: ManifestObject, item: ManifestObject) -> bool:
-    return other.category != item.category and _score(other) >= _RIVAL * _score(item)
 
 
 def _score(item: ManifestObject) -> float:
@@ -106,32 +141,6 @@ def _score(item: ManifestObject) -> float:
 
 def _rank(item: ManifestObject) -> tuple[float, tuple[float, ...], int]:
     return -_score(item), item.box, item.category
-
-
-def _judged(item: ManifestObject, *, params: SelectParams, views: Sequence[Sequence[ManifestObject]]) -> ManifestObject:
-    if _score(item) < params.confident_score:
-        return replace(item, reason=f"score {_score(item):.2f} below {params.confident_score:g}")
-    shown = sum(_is_in(item, others=view) for view in views)
-    if not item.reason and shown < params.agreement * len(views):
-        return replace(item, reason=f"found in {shown} of {len(views)} other views")
-    return item
-
-
-def _is_in(item: ManifestObject, *, others: Sequence[ManifestObject]) -> bool:
-    same = [other for other in others if other.category == item.category]
-    return bool((iou_matrix(boxes_of([item]), boxes_of(same)) >= _SAME_PLACE).any())
-
-
-def _only_there(
-    view: Sequence[ManifestObject], *, known: Sequence[ManifestObject], params: SelectParams
-) -> list[ManifestObject]:
-    confident = [item for item in view if _score(item) >= params.confident_score]
-    overlap_NM = iou_matrix(boxes_of(confident), boxes_of(known))
-    return [
-        replace(item, reason="found in another view only")
-        for item, overlap_M in zip(confident, overlap_NM, strict=True)
-        if not (overlap_M >= _SAME_PLACE).any()
-    ]
 
 
 def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectParams) -> str:

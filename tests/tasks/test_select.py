@@ -257,7 +257,7 @@ def test_select__a_counting_view_that_counts_too_much_is_put_right(store):
 
 def test_calibration_on__one_half_is_not_enough(store):
     with pytest.raises(ValueError, match="val and val_predictions together"):
-        calibration_on(labelled_val(store, right=5)["val"], predictions=None)
+        calibration_on(labelled_val(store, right=5)["val"], predictions=None, params=PARAMS)
 
 
 def test_select__without_a_board(store):
@@ -290,3 +290,22 @@ def test_select__a_limit_draws_of_what_would_be_taken(store):
         reasons = {row.reason for row in made.rows if row.status == "rejected"} - {"nothing trusted"}
         assert reasons == {"not drawn: at most 2 photos are taken (taken without a choice)"}
     assert drawn == {row.item_id for row in all_of_them.ok}
+
+
+def test_calibration_on__votes_of_several_views_are_worth_what_val_says(store):
+    given = labelled_val(store, right=9)
+    half = store.begin("predict", key="turned")
+    for index in range(200):
+        objects = (seen("left", 0.9),) if index % 10 < 8 else ()
+        half.add(ManifestRow(item_id=f"val/{index}", objects=objects))
+    views = [half.commit(metadata={}, content={})]
+    params = PARAMS.model_copy(update={"confident_score": 0.2})
+    found = calibration_on(given["val"], predictions=given["val_predictions"], other_views=views, params=params)
+    # Where both views show it, it is there; where one does, in half of the photos.
+    assert found.votes([0.9, 0.45]) == pytest.approx([1, 0.5], abs=0.03)
+
+
+def test_select__other_views_of_val_are_those_of_the_pool(store):
+    given = {**inputs(store), **labelled_val(store, right=9)}
+    with pytest.raises(ValueError, match="expected the 0 of the pool, got 1"):
+        run_stage_locally(select, PARAMS, store=store, **given, val_other_views=[given["val_predictions"]])

@@ -1,8 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.manifest import ManifestObject
 from tasks.params import SelectParams
-from tasks.selection import Counts, Judged, as_ignored, judge, objection, sku_histogram, stray_region
+from tasks.selection import Counts, Judged, as_ignored, consensus, judge, objection, sku_histogram, stray_region
 
 PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, nms=0.5, tolerance=0.5, precision=0)
 
@@ -32,14 +34,18 @@ def test_judge__a_second_detection_of_the_same_product_says_nothing():
 
 
 def test_judge__two_skus_claim_the_place():
-    judged = judge([item(0.9), item(0.85, sku=2, shift=5)], params=PARAMS)
+    views = [[item(0.9)], [item(0.85, sku=2, shift=5)]]
+    judged = judge(views[0], params=PARAMS, other_views=views[1:])
     assert judged.trusted == ()
-    assert [one.reason for one in judged.doubtful] == ["also looks like sku-2"]
+    assert [(one.sku, one.reason) for one in judged.doubtful] == [("sku-1", "also looks like sku-2")]
 
 
-def test_judge__a_rival_of_less_than_half_the_score_says_nothing():
-    assert scores(judge([item(0.9), item(0.44, sku=2, shift=5)], params=PARAMS).trusted) == [0.9]
-    assert judge([item(0.9), item(0.45, sku=2, shift=5)], params=PARAMS).trusted == ()
+@pytest.mark.parametrize(("score", "trusted"), [(0.89, [1]), (0.91, [])])
+def test_judge__a_rival_of_less_than_half_the_votes_says_nothing(score, trusted):
+    params = PARAMS.model_copy(update={"confident_score": 0.5})
+    views = [[item(0.9)], [item(0.9)], [item(score, sku=2, shift=5)]]
+    judged = judge(views[0], params=params, other_views=views[1:])
+    assert [one.category for one in judged.trusted] == trusted
 
 
 def test_judge__neighbours_that_overlap_a_little_are_two_products():
@@ -47,21 +53,68 @@ def test_judge__neighbours_that_overlap_a_little_are_two_products():
 
 
 @pytest.mark.parametrize(("agreement", "trusted"), [(0.0, [0, 200]), (0.5, [0, 200]), (0.6, [0]), (1.0, [0])])
-def test_judge__enough_of_the_other_views_must_show_it(agreement, trusted):
-    seen = [item(0.9), item(0.9, x=200)]
-    params = PARAMS.model_copy(update={"agreement": agreement})
-    judged = judge(seen, params=params, other_views=[seen, [item(0.7)]])
+def test_judge__enough_views_must_show_it(agreement, trusted):
+    params = PARAMS.model_copy(update={"agreement": agreement, "confident_score": 0.4})
+    judged = judge([item(0.9), item(0.9, x=200)], params=params, other_views=[[item(0.9)]])
     assert [one.box[0] for one in judged.trusted] == trusted
-    assert {one.reason for one in judged.doubtful} <= {"found in 1 of 2 other views"}
+    assert [one.reason for one in judged.doubtful] == ["found in 1 of 2 views"] * (2 - len(trusted))
 
 
-def test_judge__another_view_calls_it_another_sku():
-    assert judge([item(0.9)], params=PARAMS, other_views=[[item(0.95, sku=2)]]).trusted == ()
+def test_judge__the_others_put_a_view_right():
+    params = PARAMS.model_copy(update={"confident_score": 0.5})
+    others = [[item(0.9), item(0.8, x=300)]] * 3
+    judged = judge([item(0.95, sku=2), item(0.6, sku=2, x=600)], params=params, other_views=others)
+    assert [(one.sku, round(one.box[0]), one.score) for one in judged.trusted] == [
+        ("sku-1", 0, pytest.approx(0.675)),
+        ("sku-1", 300, pytest.approx(0.6)),
+    ]
+    assert [(one.box[0], one.reason) for one in judged.doubtful] == [(600, "found in 1 of 4 views")]
 
 
-def test_judge__what_only_another_view_trusts_is_doubtful():
-    judged = judge([item(0.9)], params=PARAMS, other_views=[[item(0.9), item(0.9, x=300)]])
-    assert [(one.box[0], one.reason) for one in judged.doubtful] == [(300, "found in another view only")]
+def test_judge__the_box_is_the_mean_by_score():
+    judged = judge([item(0.9)], params=PARAMS, other_views=[[item(0.8, shift=17)]])
+    (one,) = judged.trusted
+    assert one.box == pytest.approx((8, 0, 108, 100)) and one.score == pytest.approx(0.85)
+
+
+@pytest.mark.parametrize(("score", "doubtful"), [(0.85, 1), (0.75, 0)])
+def test_judge__what_a_single_view_trusts_is_doubtful(score, doubtful):
+    others = [[item(0.9)]] * 2 + [[item(0.9), item(score, x=300)]]
+    judged = judge([item(0.9)], params=PARAMS, other_views=others)
+    assert [one.box[0] for one in judged.trusted] == [0]
+    assert [(one.box[0], one.reason) for one in judged.doubtful] == [(300, "found in 1 of 4 views")] * doubtful
+
+
+views_of_a_photo = st.lists(
+    st.lists(
+        st.builds(
+            item, st.floats(0.05, 1), sku=st.integers(1, 3), x=st.sampled_from([0, 90, 300]), shift=st.floats(0, 60)
+        ),
+        max_size=6,
+    ),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(views=views_of_a_photo)
+def test_consensus__each_view_has_one_vote_a_place(views):
+    params = PARAMS.model_copy(update={"confident_score": 0.0, "doubtful_score": 0.0, "agreement": 0.0})
+    items = consensus(views, params=params)
+    assert sum(one.score for one in items) * len(views) <= sum(one.score for view in views for one in view) + 1e-9
+    assert all(0 <= one.score <= 1 for one in items)
+    assert {one.category for one in items} <= {one.category for view in views for one in view}
+
+
+@given(views=views_of_a_photo, data=st.data())
+def test_consensus__order_of_views_and_detections_does_not_matter(views, data):
+    shuffled = [data.draw(st.permutations(view)) for view in data.draw(st.permutations(views))]
+    assert consensus(shuffled, params=PARAMS) == consensus(views, params=PARAMS)
+
+
+def test_consensus__of_one_view_are_its_detections():
+    seen = [item(0.9), item(0.85, sku=2, x=200)]
+    assert consensus([seen], params=PARAMS) == seen
 
 
 def test_judge__order_of_detections_does_not_matter():
