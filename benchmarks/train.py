@@ -4,7 +4,8 @@
         [--dataset D] [--preset P] [--store S] [--steps N] [--json]
 
 speed     a training step and a prediction beside torchvision's Faster R-CNN with the same backbone and heads, and
-          beside fasterrcnn_mobilenet_v3_large_320_fpn at equal input size; medians of alternating steps
+          beside fasterrcnn_mobilenet_v3_large_320_fpn at equal input size; with torchvision's pooling of regions, and
+          in bfloat16; medians of alternating steps
 density   the integral of target maps over random boxes
 gpu       photos/s, peak memory and the ratio to torchvision's ResNet-50 detector, where there is a GPU
 exact     the tests of exact resume, of two processes against one, and of the golden losses

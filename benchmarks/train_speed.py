@@ -25,6 +25,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from flows.presets import Preset
 from models.dpsnet import DPSNet, DPSNetConfig, padded_size
+from models.training.half_precision import keep_depthwise_whole
 from storage.catalog import Category
 from storage.formats.rpc import read_split
 from storage.images import decode_rgb
@@ -170,6 +171,16 @@ def _networks(params: TrainParams, *, categories: list[Category], size: int) -> 
     }
 
 
+def _other_ways(params: TrainParams, *, categories: list[Category]) -> dict[str, DPSNet]:
+    """DPSNet with regions pooled by torchvision's operator, and one that is to compute in bfloat16."""
+    config = network_config(params, categories=categories, photos=[])
+    plain, half = (DPSNet(config, pretrained=False) for _ in range(2))
+    pool = plain.roi_heads.box_roi_pool
+    plain.roi_heads.box_roi_pool = MultiScaleRoIAlign(pool.featmap_names, pool.output_size, pool.sampling_ratio)
+    keep_depthwise_whole(half)
+    return {"dpsnet, torchvision's pooling": plain, "dpsnet, bfloat16": half}
+
+
 def speed(preset: Preset, *, dataset: Path, repeats: int) -> dict[str, float]:
     """Milliseconds a photo in training and prediction on the CPU with the preset's network, size and batch; ratios."""
     params = preset.train["source"]
@@ -178,7 +189,12 @@ def speed(preset: Preset, *, dataset: Path, repeats: int) -> dict[str, float]:
     photos, targets, categories = labelled_batch(dataset, size=size, batch=params.batch)
     networks = _networks(params, categories=categories, size=size)
     given = {name: photos if name == "dpsnet" else list(photos) for name in networks}
-    train = medians({name: training_step(one, given[name], targets) for name, one in networks.items()}, repeats=repeats)
+    steps = {name: training_step(one, given[name], targets) for name, one in networks.items()}
+    steps |= {
+        name: training_step(one, photos, targets, half=name.endswith("bfloat16"))
+        for name, one in _other_ways(params, categories=categories).items()
+    }
+    train = medians(steps, repeats=repeats)
     predict = medians({name: prediction_step(one, given[name]) for name, one in networks.items()}, repeats=repeats)
     found = {
         f"{what}, {name}, ms a photo": 1e3 * seconds / params.batch
@@ -189,6 +205,8 @@ def speed(preset: Preset, *, dataset: Path, repeats: int) -> dict[str, float]:
         **found,
         "train, dpsnet / twin (<= 1.10)": train["dpsnet"] / train["twin"],
         "predict, dpsnet / twin (<= 1.10)": predict["dpsnet"] / predict["twin"],
+        "train, dpsnet / with torchvision's pooling": train["dpsnet"] / train["dpsnet, torchvision's pooling"],
+        "train, dpsnet in bfloat16 / in float32": train["dpsnet, bfloat16"] / train["dpsnet"],
         "train, photos/s of dpsnet / mobilenet_320 (>= 1)": train["mobilenet_320"] / train["dpsnet"],
     }
 
