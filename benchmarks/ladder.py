@@ -14,8 +14,9 @@ paper_rule     image level by the paper's rule: as many detections as the counti
 The last three go on from `render` for as many steps as the two levels take together: they stand beside instance_level.
 Figures are those of test at the threshold that val chose. `--share` shortens every training alike. What a seed changes
 are the trainings. Every training is kept in the store: a benchmark that was stopped goes on where it was, and after
-each training its figures are printed. The last rows compare the estimated precision of accepted photos with the true
-one on val, each half of it judged by what the other half taught.
+each training its figures are printed. The last rows tell how right the labels are that `render` gives to val, each half
+of it judged by what the other half taught: those of whole photos, of all photos by the votes of all views, and by one
+view alone.
 """
 
 from __future__ import annotations
@@ -47,12 +48,14 @@ from flows.runner import LocalRunner
 from storage.boxes import iou_matrix
 from storage.manifest import Manifest, ManifestObject, referenced
 from storage.store import Store
-from tasks.params import StageParams, View
+from tasks.params import SelectParams, StageParams, View
 from tasks.selection import boxes_of
 from tasks.stage import Input
 
 FIGURES = ("cAcc", "ACD", "mAP50")
 _SAME_PLACE = 0.5
+# The score from which a detection of a single view is a label where nothing is selected.
+_ONE_VIEW = 0.5
 
 
 class TellingRunner(LocalRunner):
@@ -180,8 +183,8 @@ def other_selections(ladder: Climb, *, render: Rung) -> None:
     synthetic, rendered = ladder.synthesized.synthetic, ladder.synthesized.rendered
     assert rendered is not None, "checked by the climb"
     ways: dict[str, dict[str, object]] = {
-        "random": {"rule": "all", "most": ladder.note_selection("image_level"), "confident_score": 0.5},
-        "everything": {"rule": "all", "confident_score": 0.5},
+        "random": {"rule": "all", "most": ladder.note_selection("image_level"), "confident_score": _ONE_VIEW},
+        "everything": {"rule": "all", "confident_score": _ONE_VIEW},
         "paper_rule": {"rule": "paper", "confident_score": PAPER_THRESHOLDS[0]},
     }
     for name, changes in ways.items():
@@ -190,23 +193,34 @@ def other_selections(ladder: Climb, *, render: Rung) -> None:
             ladder.train(name, level="image_level", photos=[synthetic, rendered], init=render, pseudo=pseudo)
 
 
-def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:
-    """Estimated and true precision of items in val photos that selection would take; no half of val judges itself."""
-    val, scores, right = ladder.prepared.val, list[float](), list[bool]()
+def calibration(ladder: Climb, *, by: Rung) -> dict[str, dict[str, float]]:
+    """How right pseudo-labels are: those of whole photos, of all photos by the votes of all views, and by one view.
+
+    Of val photos, no half of which judges itself: the number of items, their estimated and true precision, and the
+    share of the products that are found.
+    """
     views = [
         ladder.run.stage(
             f"predict.val{view.title}",
             ladder.preset.predict.model_copy(update={"view": view}),
             checkpoint=by.checkpoint,
-            photos=val,
+            photos=ladder.prepared.val,
         )
         for view in (View(), *ladder.preset.other_views)
     ]
+    levels = ladder.preset.select
+    one_view = levels["image_level"].model_copy(update={"rule": "all", "confident_score": _ONE_VIEW})
+    ways = {"whole photos": levels["image_level"], "votes": levels["instance_level"], "one view": one_view}
+    return {f"{name} of val": _labels_of_val(ladder, views=views, params=params) for name, params in ways.items()}
+
+
+def _labels_of_val(ladder: Climb, *, views: Sequence[Manifest], params: SelectParams) -> dict[str, float]:
+    val, scores, right, products = ladder.prepared.val, list[float](), list[bool](), 0
     for half in (0, 1):
         teachers, judged = (_subset(ladder.run.store, val, half=part, bare=part == half) for part in (1 - half, half))
         made = ladder.run.stage(
             f"select.val{half}",
-            ladder.preset.select["image_level"],
+            params,
             pool=judged,
             predictions=views[0],
             other_views=views[1:],
@@ -216,11 +230,14 @@ def calibration(ladder: Climb, *, by: Rung) -> dict[str, float]:
             val_other_views=views[1:],
         )
         for row in made.ok:
-            scores += [float(item.score or 0.0) for item in row.objects]
-            right += are_right(row.objects, truth=val.row(row.parents[0]).objects)
+            items, truth = [item for item in row.objects if item.status == "ok"], val.row(row.parents[0]).objects
+            scores += [float(item.score or 0.0) for item in items]
+            right += are_right(items, truth=truth)
+            products += len(truth)
     if not scores:
         return {"items": 0.0}
-    return {"items": float(len(scores)), "estimated": mean(scores), "true": mean(right)}
+    precision = {"estimated": mean(scores), "true": mean(right)}
+    return {"items": float(len(scores)), **precision, "found": sum(right) / products}
 
 
 def are_right(items: Sequence[ManifestObject], *, truth: Sequence[ManifestObject]) -> list[bool]:
@@ -262,7 +279,7 @@ def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noq
     ladder = Climb(run=run, preset=seeded, prepared=prepared, synthesized=synthesized, reached={})
     print(f"seed {seed}", file=sys.stderr, flush=True)
     render = climb(ladder)
-    ladder.reached["calibration on val"] = calibration(ladder, by=render)
+    ladder.reached |= calibration(ladder, by=render)
     if not arguments.without_others:
         other_selections(replace(ladder, preset=as_long_as_both(seeded)), render=render)
     return ladder.reached
