@@ -34,8 +34,6 @@ from tasks.params import (
 # Learning rate of the training on new products relative to that of the later rungs; how often a retraining's moving
 # average forgets the weights it began with (e-fold).
 _NEW_RATE, _FORGOTTEN = 2.0, 8.0
-# The instance level refines what the image level has learnt of the same photos; at the full rate it forgets it first.
-_REFINING_RATE = 0.3
 # Shares of a retraining's samples: new synthetic and rendered photos, old ones of both kinds (replay), pool photos.
 RETRAIN_MIX = {"new": (0.35, 0.35, 0.15, 0.15), "pool": (0.2, 0.2, 0.1, 0.1, 0.4)}
 
@@ -149,12 +147,11 @@ def _rungs(
     *,
     steps: tuple[int, int, int, int],
     later_rate: float,
-    refining_rate: float = _REFINING_RATE,
     evaluations: int = 4,
 ) -> dict[str, TrainParams]:
-    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, the
-    last one at `refining_rate` of it.
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`.
 
+    Photos taken whole are few and easy: their rung is a short one, and makes the teacher of the last a better one.
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
     """
@@ -168,8 +165,7 @@ def _rungs(
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
     student = later.model_copy(update=STUDENT)
-    refined = student.model_copy(update={"learning_rate": refining_rate * later_rate})
-    bases = {"source": base, "render": later, "image_level": student, "instance_level": refined}
+    bases = {"source": base, "render": later, "image_level": student, "instance_level": student}
     return {
         name: bases[name].model_copy(update={"steps": count, "mix": shares[name], "evaluate_every": every[name]})
         for name, count in zip(shares, steps, strict=True)
@@ -216,7 +212,7 @@ def demo() -> Preset:
         render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
         trials=1,
         trial_steps=200,
-        train=_rungs(train, steps=(800, 250, 250, 250), later_rate=5e-4, evaluations=1),
+        train=_rungs(train, steps=(800, 250, 120, 380), later_rate=5e-4, evaluations=1),
         select=_selections(tolerance=1.0),
     )
 
@@ -226,7 +222,7 @@ def cpu() -> Preset:
     train = TrainParams(image_size=384, batch=4, precision="auto")
     # A shop's val is small: the best of many looks at it flatters a rung, and the next one, better in truth, is thrown
     # away for not reaching that.
-    rungs = _rungs(train, steps=(3000, 1500, 1200, 1200), later_rate=5e-4, evaluations=2)
+    rungs = _rungs(train, steps=(3000, 1500, 600, 1800), later_rate=5e-4, evaluations=2)
     return Preset(name="cpu", train=rungs, select=_selections())
 
 
@@ -258,7 +254,7 @@ def gpu() -> Preset:
         render=RenderParams(steps=40000, channels=64, blocks=9, critic_channels=64, crop=256, scale=1.0, photos=4000),
         trial_steps=4000,
         trial_size=512,
-        train=_rungs(train, steps=(30000, 15000, 10000, 10000), later_rate=1e-4),
+        train=_rungs(train, steps=(30000, 15000, 5000, 15000), later_rate=1e-4),
         select=_selections(),
     )
 
@@ -288,7 +284,7 @@ def paper() -> Preset:
             "thresholds": PAPER_THRESHOLDS,
             "prune": PruneParams(rule="area"),
             "compose": ComposeParams(photos=100000, recipe="paper"),
-            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3, refining_rate=1.0),
+            "train": _rungs(train, steps=(180000, 10000, 10000, 10000), later_rate=1e-3),
         }
     )
 
