@@ -172,10 +172,13 @@ def climb(ladder: Climb) -> Rung:
 
 
 def as_long_as_both(preset: Preset) -> Preset:
-    """The preset with as many steps at the image level as it has at both levels of selection."""
-    image, instance = (preset.train[f"{level}_level"] for level in ("image", "instance"))
-    longer = image.model_copy(update={"steps": image.steps + instance.steps})
-    return preset.model_copy(update={"train": {**preset.train, "image_level": longer}})
+    """The preset with as many steps, and looks at val, at the image level as it has at both levels of selection."""
+    levels = [preset.train[f"{level}_level"] for level in ("image", "instance")]
+    longer = {
+        "steps": sum(level.steps for level in levels),
+        "evaluate_every": sum(level.evaluate_every for level in levels) // len(levels),
+    }
+    return preset.model_copy(update={"train": {**preset.train, "image_level": levels[0].model_copy(update=longer)}})
 
 
 def other_selections(ladder: Climb, *, render: Rung) -> None:
