@@ -108,7 +108,7 @@ def test_part__is_what_selects():
     options = RunOptions(dataset="d", preset="micro", checkpoint="render", only="select.image_level")
     assert options.part().computed == {
         *("predict.image_level.teacher.val", "predict.image_level.pool", "predict.image_level.pool.turned2"),
-        "select.image_level",
+        *("predict.image_level.val.turned2", "select.image_level"),
     }
     both = RunOptions(dataset="d", preset="micro", checkpoint="render", only="select")
     assert both.part().last == "select.instance_level" and "select.image_level" in both.part().computed
