@@ -150,7 +150,7 @@ def calibration_on(
     evaluated = from_manifests(val, predictions=predictions, categories=categories_of(val), role="val")
     counted = sum(float(predictions.row(photo).attributes.get("count") or 0.0) for photo in evaluated.photo_ids)
     scores = _fitted(evaluated)
-    if not other_views:
+    if not other_views or params.rule != "views":
         votes = Calibration()
     else:
         views = [

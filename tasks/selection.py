@@ -65,7 +65,7 @@ def judge(
     other than "views" know no vote and no doubt: what does not reach `confident_score` is not there.
     """
     if params.rule != "views":
-        winners = _winners(objects, params=params)
+        winners = [claims[0] for claims in _claims(objects, params=params)]
         return Judged(trusted=tuple(item for item in winners if _score(item) >= params.confident_score), doubtful=())
     items = consensus([objects, *other_views], params=params)
     return Judged(
@@ -78,12 +78,13 @@ def consensus(views: Sequence[Sequence[ManifestObject]], *, params: SelectParams
     """What all views together say of a photo, an item a place; one that can't be trusted bears the reason.
 
     Places are clusters of boxes around the best detection, at most one of a view (after weighted boxes fusion, Solovyev
-    et al. 2021, which is for one class at a time). The SKU is the one with the largest sum of scores; the score its
-    mean over all views, where one that doesn't show it counts as 0; the box the mean of its boxes weighted by score.
+    et al. 2021, which is for one class at a time), with every SKU that a view sees there. The SKU is the one with the
+    largest sum of scores; the score its mean over all views, where one that doesn't show it counts as 0; the box the
+    mean of its boxes weighted by score.
     """
-    votes = [(view, item) for view, seen in enumerate(views) for item in _winners(seen, params=params)]
-    votes.sort(key=lambda vote: (_rank(vote[1]), vote[0]))
-    boxes_N4 = boxes_of(item for _, item in votes)
+    votes = [(view, claims) for view, seen in enumerate(views) for claims in _claims(seen, params=params)]
+    votes.sort(key=lambda vote: (_rank(vote[1][0]), vote[0]))
+    boxes_N4 = boxes_of(claims[0] for _, claims in votes)
     iou_NN = iou_matrix(boxes_N4, boxes_N4)
     free_N = np.ones(len(votes), np.bool_)
     items = []
@@ -93,25 +94,27 @@ def consensus(views: Sequence[Sequence[ManifestObject]], *, params: SelectParams
             # The nearest box of each view: later ones do not replace earlier ones.
             nearest = {votes[index][0]: index for index in reversed(near) if free_N[index]}
             free_N[list(nearest.values())] = False
-            items.append(_elected([votes[index][1] for index in nearest.values()], views=len(views), params=params))
+            claims = [claim for index in nearest.values() for claim in votes[index][1]]
+            items.append(_elected(claims, views=len(views), params=params))
     return [item for item in items if item is not None]
 
 
-def _elected(votes: Sequence[ManifestObject], *, views: int, params: SelectParams) -> ManifestObject | None:
-    """The item that the detections of one place amount to; None where it is too weak to be even doubtful."""
-    ranked = sorted(votes, key=_rank)
-    sums = dict.fromkeys((vote.category for vote in ranked), 0.0)
-    for vote in ranked:
-        sums[vote.category] += _score(vote)
+def _elected(claims: Sequence[ManifestObject], *, views: int, params: SelectParams) -> ManifestObject | None:
+    """The item that the detections of one place amount to, at most one of a SKU a view; None where it is too weak to be
+    even doubtful."""
+    ranked = sorted(claims, key=_rank)
+    sums = dict.fromkeys((claim.category for claim in ranked), 0.0)
+    for claim in ranked:
+        sums[claim.category] += _score(claim)
     (category, total), *others = sorted(sums.items(), key=lambda one: -one[1])
-    same = [vote for vote in ranked if vote.category == category]
-    box_4 = np.average(boxes_of(same).astype(np.float64), axis=0, weights=[_score(vote) for vote in same])
+    same = [claim for claim in ranked if claim.category == category]
+    box_4 = np.average(boxes_of(same).astype(np.float64), axis=0, weights=[_score(claim) for claim in same])
     x0, y0, x1, y1 = box_4.tolist()
     item = replace(same[0], box=(x0, y0, x1, y1), score=total / views)
     if total / views < params.doubtful_score and _score(same[0]) < params.confident_score:
         return None
     if others and others[0][1] >= _RIVAL * total:
-        rival = next(vote.sku for vote in ranked if vote.category == others[0][0])
+        rival = next(claim.sku for claim in ranked if claim.category == others[0][0])
         return replace(item, reason=f"also looks like {rival}")
     if len(same) < params.agreement * views:
         return replace(item, reason=f"found in {len(same)} of {views} views")
@@ -120,18 +123,21 @@ def _elected(votes: Sequence[ManifestObject], *, views: int, params: SelectParam
     return item
 
 
-def _winners(objects: Sequence[ManifestObject], *, params: SelectParams) -> list[ManifestObject]:
-    """Best detection of each place: non-maximum suppression over all SKUs."""
+def _claims(objects: Sequence[ManifestObject], *, params: SelectParams) -> list[tuple[ManifestObject, ...]]:
+    """Detections by place, the best of each SKU that claims it, best first: non-maximum suppression over all SKUs."""
     ranked = sorted((item for item in objects if _score(item) >= params.doubtful_score), key=_rank)
     boxes_N4 = boxes_of(ranked)
     iou_NN = iou_matrix(boxes_N4, boxes_N4)
-    taken_N = np.zeros(len(ranked), np.bool_)
-    winners = []
-    for place, item in enumerate(ranked):
-        if not taken_N[place]:
-            taken_N |= iou_NN[place] > params.nms
-            winners.append(item)
-    return winners
+    free_N = np.ones(len(ranked), np.bool_)
+    places = []
+    for place in range(len(ranked)):
+        if free_N[place]:
+            covered_N = free_N & (iou_NN[place] > params.nms)
+            covered_N[place] = True
+            free_N &= ~covered_N
+            best = {ranked[index].category: ranked[index] for index in reversed(np.flatnonzero(covered_N))}
+            places.append(tuple(sorted(best.values(), key=_rank)))
+    return places
 
 
 def _score(item: ManifestObject) -> float:

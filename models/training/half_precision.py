@@ -1,8 +1,8 @@
 """Half precision on a CPU: where it pays, and which layers must keep float32 for it to pay.
 
-Processors with bfloat16 instructions compute ordinary convolutions in it about twice as fast, forwards and backwards.
-For the backward pass of most depthwise convolutions PyTorch has no bfloat16 kernel there and takes one that is several
-times slower than the float32 one.
+Processors with bfloat16 instructions compute ordinary convolutions faster in it, forwards and backwards. For the
+backward pass of most depthwise convolutions PyTorch has no bfloat16 kernel there, and what it takes instead is slower
+than the float32 one. `benchmarks.train speed` shows what is gained.
 """
 
 from __future__ import annotations

@@ -40,6 +40,14 @@ def test_judge__two_skus_claim_the_place():
     assert [(one.sku, one.reason) for one in judged.doubtful] == [("sku-1", "also looks like sku-2")]
 
 
+@pytest.mark.parametrize(("score", "trusted"), [(0.44, [1]), (0.45, [])])
+def test_judge__a_rival_in_every_view_counts_as_well(score, trusted):
+    view = [item(0.9), item(score, sku=2, shift=5)]
+    judged = judge(view, params=PARAMS, other_views=[view, view])
+    assert [one.category for one in judged.trusted] == trusted
+    assert [one.reason for one in judged.doubtful] == ["also looks like sku-2"] * (1 - len(trusted))
+
+
 @pytest.mark.parametrize(("score", "trusted"), [(0.89, [1]), (0.91, [])])
 def test_judge__a_rival_of_less_than_half_the_votes_says_nothing(score, trusted):
     params = PARAMS.model_copy(update={"confident_score": 0.5})
