@@ -1,9 +1,9 @@
 """RoIAlign over a pyramid (He et al. 2017, Lin et al. 2017) whose training on a CPU uses all its threads.
 
 torchvision's backward pass adds up gradients in one thread (`benchmarks.train speed` shows what that takes). Here a
-cell of a region is a weighted sum of rows of the map, which is what `torch.nn.functional.embedding_bag` computes, forwards
-and backwards, in parallel. The sums are the same up to rounding. On GPUs, and in evaluation, torchvision's operator
-works.
+cell of a region is a weighted sum of rows of the map, which is what `torch.nn.functional.embedding_bag` computes,
+forwards and backwards, in parallel. The sums are the same up to rounding. On GPUs, and in evaluation, torchvision's
+operator works.
 
 Shapes: B photos, R regions, h×w a map's pixels, C channels, O cells a side, P points a side of a cell.
 """
