@@ -282,7 +282,7 @@ def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noq
     ladder = Climb(run=run, preset=seeded, prepared=prepared, synthesized=synthesized, reached={})
     print(f"seed {seed}", file=sys.stderr, flush=True)
     render = climb(ladder)
-    ladder.reached |= calibration(ladder, by=render)
+    ladder.reached.update(calibration(ladder, by=render))
     if not arguments.without_others:
         other_selections(replace(ladder, preset=as_long_as_both(seeded)), render=render)
     return ladder.reached
