@@ -1,6 +1,6 @@
 """The ladder of iterative distillation on test, by seed, beside other ways to choose pseudo-labels.
 
-    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 0.3] [--json]
+    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 0.2] [--json]
 
 paper          source only, photos composed by the paper's recipe of views kept by its area rule
 source         source only, photos as in life
@@ -12,7 +12,8 @@ everything     image level, but every pool photo, with whatever reaches the scor
 paper_rule     image level by the paper's rule: as many detections as the counting view says
 
 The last three go on from `render` for as many steps as the two levels take together: they stand beside instance_level.
-Figures are those of test at the threshold that val chose. `--share` shortens every training alike. What a seed changes
+Figures are those of test at the threshold that val chose. `--share` shortens every training alike, so that three seeds
+fit into three hours on two cores; for the same reason the renderer is one that needs no training. What a seed changes
 are the trainings. Every training is kept in the store: a benchmark that was stopped goes on where it was, and after
 each training its figures are printed. The last rows tell how right the labels are that `render` gives to val, each half
 of it judged by what the other half taught: those of whole photos, of all photos by the votes of all views, and by one
@@ -272,9 +273,7 @@ def _subset(store: Store, manifest: Manifest, *, half: int, bare: bool) -> Manif
 def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noqa: ANN401 - argparse's namespace
     """Everything that one seed has to show, by row."""
     preset = PRESETS[arguments.preset]()
-    preset = preset.model_copy(
-        update={"render": preset.render.model_copy(update={"renderer": arguments.renderer or preset.render.renderer})}
-    )
+    preset = preset.model_copy(update={"render": preset.render.model_copy(update={"renderer": arguments.renderer})})
     run = TellingRunner(store=Store.open(arguments.store), workers=arguments.workers)
     prepared = prepare(run, choice=DatasetChoice(dataset=arguments.dataset), preset=preset)
     synthesized = synthesize(run, prepared=prepared, preset=preset)
@@ -304,8 +303,8 @@ def main() -> None:
     """Climb once a seed."""
     parser = stage_arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of every rung")
-    parser.add_argument("--share", type=float, default=0.3, help="share of the preset's training steps")
-    parser.add_argument("--renderer", default="", help="renderer in place of the preset's")
+    parser.add_argument("--share", type=float, default=0.2, help="share of the preset's training steps")
+    parser.add_argument("--renderer", default="colour", help="renderer of the photos; auto: the preset's choice by val")
     parser.add_argument("--without-others", action="store_true", help="the ladder only, no other ways to choose")
     arguments = parser.parse_args()
     seeds = []

@@ -143,6 +143,7 @@ def _cut_out_made_photos(photos: int, size: tuple[int, int]) -> None:
     from models.saliency import SaliencyNet
     from tasks.coarse import coarse_mask
     from tasks.params import CoarseParams, SegmentParams
+    from tasks.saliency import for_inference
     from tasks.segment import fine_mask, whole_alpha
 
     def cut_out(network: SaliencyNet, photo_HW3: NDArray[np.uint8], box: tuple[float, float, float, float]) -> None:
@@ -153,7 +154,7 @@ def _cut_out_made_photos(photos: int, size: tuple[int, int]) -> None:
     torch.set_num_threads(1)
     network = SaliencyNet(backbone="efficientnet_lite0", width=24, pretrained=True)
     network.backbone.fold_norms()
-    network = network.eval().to(memory_format=torch.channels_last)
+    network = for_inference(network)
     small = np.full((120, 160, 3), 190, np.uint8)
     cut_out(network, small, (30.0, 30.0, 90.0, 90.0))
     before = _status("VmRSS")

@@ -25,6 +25,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from models.saliency import SaliencyNet
+from models.training.half_precision import computes_bfloat16
 from storage.boxes import mask_box
 from storage.manifest import Manifest, ManifestRow
 from tasks.backdrop import shrink_to
@@ -69,7 +70,16 @@ def load_saliency(weights: bytes, config: bytes) -> SaliencyNet:
         network.load_state_dict(load_tensors(weights))
     except RuntimeError as error:
         raise ValueError(f"saliency weights: expected a network as {settings}, got other tensors ({error})") from error
-    return network.eval().to(memory_format=torch.channels_last)
+    return for_inference(network)
+
+
+def for_inference(network: SaliencyNet) -> SaliencyNet:
+    """The network in inference mode, in bfloat16 where the processor computes in it: half the time, the same outlines.
+
+    A map's probabilities then differ by about 0.01 at most (`benchmarks.segment` judges the masks).
+    """
+    dtype = torch.bfloat16 if computes_bfloat16(torch.device("cpu")) else torch.float32
+    return network.eval().to(dtype=dtype, memory_format=torch.channels_last)
 
 
 def read_network(context: StageContext, network: Manifest) -> SaliencyNet:
@@ -92,9 +102,8 @@ def predict_saliency(network: SaliencyNet, photo_HW3: NDArray[np.uint8], *, work
     way = cv2.INTER_AREA if ratio < 1 else cv2.INTER_LINEAR
     small_HW3 = cv2.resize(photo_HW3, inner, interpolation=way)
     framed_HW3 = cv2.copyMakeBorder(small_HW3, 0, -inner[1] % 32, 0, -inner[0] % 32, cv2.BORDER_REPLICATE)
-    device = next(network.parameters()).device
-    fused, _ = network(to_batch([framed_HW3.astype(np.float32)]).to(device))
-    map_HW = fused.sigmoid()[0, 0].cpu().numpy()
+    fused, _ = network(to_batch([framed_HW3.astype(np.float32)]).to(next(network.parameters())))
+    map_HW = fused.float().sigmoid()[0, 0].cpu().numpy()
     scaled_HW = cv2.resize(map_HW[: inner[1], : inner[0]], (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(scaled_HW, np.float32)
 

@@ -46,12 +46,15 @@ def manifest_of(rows, content=None):
     return Manifest(stage="coarse", key="k", url="memory", content_digest="d", rows=tuple(rows), content=content or {})
 
 
-def test_load_saliency__gives_the_same_maps_again(network):
+@pytest.mark.parametrize(("half", "differs"), [(False, 0.0), (True, 0.02)])
+def test_load_saliency__gives_the_same_maps_again(network, monkeypatch, half, differs):
+    monkeypatch.setattr("tasks.saliency.computes_bfloat16", lambda device: half)
     loaded = load_saliency(save(network.state_dict()), CONFIG)
+    assert next(loaded.parameters()).dtype == (torch.bfloat16 if half else torch.float32)
     photo = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    assert np.array_equal(
-        predict_saliency(network, photo, working_size=64), predict_saliency(loaded, photo, working_size=64)
-    )
+    maps = [predict_saliency(net, photo, working_size=64) for net in (network, loaded)]
+    assert maps[1].dtype == np.float32
+    assert np.abs(maps[0] - maps[1]).max() <= differs
 
 
 def test_load_saliency__other_tensors(network):
