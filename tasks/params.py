@@ -113,7 +113,7 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     working_size: int = Field(default=384, ge=64, description="longer side of the window in the network, pixels")
     second_size: int = Field(default=256, ge=64, description="the same when it looks again, mirrored, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")
@@ -127,7 +127,7 @@ class PruneParams(StageParams):
     """Which views a camera above a counter can see."""
 
     stage: ClassVar[str] = "prune"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     rule: Literal["evidence", "area", "keep_all"] = Field(default="evidence", description="what decides about a view")
     area_ratio: float = Field(default=0.45, ge=0, le=1, description="area: least share of the product's largest mask")
     share: float = Field(default=0.1, ge=0, description="evidence: least share of the product's mean evidence")
@@ -149,7 +149,7 @@ class BoardParams(StageParams):
     """Empty boards recovered from the pool."""
 
     stage: ClassVar[str] = "board"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     photos: int = Field(default=80, ge=2, description="most pool photos looked at, spread over the pool")
     boards: int = Field(default=3, ge=1, description="most boards told apart (camera moved, table changed)")
     working_size: int = Field(default=320, ge=64, description="longer side of a photo in the saliency network, pixels")
@@ -169,7 +169,7 @@ class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(
@@ -218,6 +218,7 @@ class PasteParams(StageParams):
     """Further items on accepted pool photos: sprites, and items cut out of other pool photos."""
 
     stage: ClassVar[str] = "paste"
+    version: ClassVar[int] = 2
     versions: int = Field(default=2, ge=1, description="photos made of each accepted one")
     photos: int = Field(default=2000, ge=1, description="most photos made; accepted ones are spread over then")
     skus: tuple[int, int] = Field(default=(1, 4), description="least and most different products added to a photo")
