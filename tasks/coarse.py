@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 SURE_BACKDROP, MAYBE_BACKDROP, MAYBE_PRODUCT, SURE_PRODUCT = 0, 85, 170, 255
 _TIGHT = 0.92
 _CORE_PX = 9
+# GrabCut's colours are first looked at in a picture of about this side, if it has at least so many pixels of each kind.
+_MIXTURE_SIDE, _LEAST_COLOURS = 110, 100
 
 Box = tuple[float, float, float, float]
 Window = tuple[int, int, int, int]
@@ -92,11 +94,34 @@ def cut(photo_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], *, iteration
     """GrabCut (Rother et al., SIGGRAPH 2004) from a map of its labels: the larger pieces of its foreground."""
     if not np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD)).any() or not (labels_HW == cv2.GC_BGD).any():
         return np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD))
-    cv2.setRNGSeed(0)  # the colour mixtures start from k-means, which draws from OpenCV's generator
     bgr_HW3, labels_HW = np.ascontiguousarray(photo_HW3[..., ::-1]), labels_HW.copy()
+    models = _colour_mixtures(bgr_HW3, labels_HW)
+    cv2.grabCut(bgr_HW3, labels_HW, (0, 0, 1, 1), *models, iterations, cv2.GC_EVAL)
+    return largest_pieces(_is_foreground(labels_HW))
+
+
+def _is_foreground(labels_HW: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    return (labels_HW == cv2.GC_FGD) | (labels_HW == cv2.GC_PR_FGD)
+
+
+def _colour_mixtures(
+    bgr_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """GrabCut's mixtures of backdrop's and product's colours, as its rounds start from them.
+
+    k-means takes longer than the rounds themselves, which learn the mixtures anew from all pixels: it gets every n-th
+    row and column, unless that leaves too little of either side.
+    """
+    step = max(1, round(max(labels_HW.shape) / _MIXTURE_SIDE))
+    some = np.s_[::step, ::step]
+    product_hw = _is_foreground(labels_HW[some])
+    if min(product_hw.sum(), (~product_hw).sum()) < _LEAST_COLOURS:
+        some = np.s_[:, :]
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(bgr_HW3, labels_HW, (0, 0, 1, 1), *models, iterations, cv2.GC_INIT_WITH_MASK)
-    return largest_pieces((labels_HW == cv2.GC_FGD) | (labels_HW == cv2.GC_PR_FGD))
+    cv2.setRNGSeed(0)  # k-means draws from OpenCV's generator
+    part_hw3, part_hw = np.ascontiguousarray(bgr_HW3[some]), np.ascontiguousarray(labels_HW[some])
+    cv2.grabCut(part_hw3, part_hw, (0, 0, 1, 1), *models, 0, cv2.GC_INIT_WITH_MASK)
+    return models
 
 
 def seed_labels(level_HW: NDArray[np.uint8], distance_HW: NDArray[np.float32]) -> NDArray[np.uint8]:

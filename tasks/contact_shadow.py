@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.backdrop import to_lab
+from tasks.backdrop import channel_sum, to_lab
 from tasks.local_means import Plane, mean_around
 
 # The strip is no wider than this; colours are compared with those around (standard deviation of a Gaussian).
@@ -67,9 +67,9 @@ def _as_shaded_backdrop(
     empty_hw3, outside_hw = mean_around(lab_hw3, backdrop_hw, blurred=blurred)
     way_hw2 = product_hw3[..., 1:] - empty_hw3[..., 1:]
     hue_hw2 = lab_hw3[..., 1:] - empty_hw3[..., 1:]
-    length_hw = np.maximum((way_hw2**2).sum(axis=-1), 1e-6)
-    share_hw = (hue_hw2 * way_hw2).sum(axis=-1) / length_hw
-    beside_hw = ((hue_hw2 - share_hw[..., None] * way_hw2) ** 2).sum(axis=-1)
+    length_hw = np.maximum(channel_sum(way_hw2**2), 1e-6)
+    share_hw = channel_sum(hue_hw2 * way_hw2) / length_hw
+    beside_hw = channel_sum((hue_hw2 - share_hw[..., None] * way_hw2) ** 2)
     darker_hw = lab_hw3[..., 0] < _DARKER * empty_hw3[..., 0]
     known_hw = (inside_hw > _LEAST_KNOWN) & (outside_hw > _LEAST_KNOWN)
     alike_hw = (length_hw > _LEAST_APART**2) & (share_hw < _WAY) & (beside_hw < _BESIDE**2)

@@ -57,7 +57,7 @@ class CoarseParams(StageParams):
     """Coarse masks of exemplars: backdrop model and GrabCut."""
 
     stage: ClassVar[str] = "coarse"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     working_size: int = Field(default=160, ge=64, description="longer side of the window in the backdrop model, pixels")
     margin: float = Field(default=0.2, gt=0, le=1, description="backdrop seen around the box, share of its longer side")
     iterations: int = Field(default=2, ge=1, description="rounds of GrabCut")
@@ -78,7 +78,7 @@ class SaliencyParams(StageParams):
     """The saliency network, trained on the coarse masks of the whole catalog."""
 
     stage: ClassVar[str] = "saliency"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     own_process: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="pretrained backbone")
     width: int = Field(default=24, ge=4, multiple_of=4, description="channels of the side outputs")
@@ -113,7 +113,7 @@ class SegmentParams(StageParams):
     """Fine masks: the saliency network's forward pass and edge-aware refinement."""
 
     stage: ClassVar[str] = "segment"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     working_size: int = Field(default=384, ge=64, description="longer side of the window in the network, pixels")
     second_size: int = Field(default=256, ge=64, description="the same when it looks again, mirrored, pixels")
     refine: RefineParams = Field(default=RefineParams(), description="how masks are moved to the photo's edges")

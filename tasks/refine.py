@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from tasks.backdrop import channel_sum
 from tasks.coarse import cut_where_doubtful
 from tasks.contact_shadow import without_contact_shadow
 from tasks.params import RefineParams
@@ -133,5 +134,5 @@ def guided_model(
         )
         / determinant[..., None]
     )
-    offset_hw = plane_mean_hw - (slope_hw3 * guide_mean_hw3).sum(axis=-1)
+    offset_hw = plane_mean_hw - channel_sum(slope_hw3 * guide_mean_hw3)
     return mean(slope_hw3), mean(offset_hw)

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from tasks.backdrop import backdrop_distance, fit_backdrop, to_lab
+from tasks.backdrop import backdrop_distance, channel_sum, fit_backdrop, to_lab
 from tasks.coarse import (
     MAYBE_PRODUCT,
     SURE_BACKDROP,
     SURE_PRODUCT,
     coarse_mask,
+    cut,
     loose_coarse_mask,
     product_window,
 )
@@ -111,6 +112,28 @@ def test_coarse_mask__sure_pixels_are_right():
     share = cv2.resize(truth[y0:y1, x0:x1].astype(np.float32), made.levels_HW.shape[::-1], interpolation=cv2.INTER_AREA)
     assert share[made.levels_HW == SURE_PRODUCT].mean() > 0.99
     assert share[made.levels_HW == SURE_BACKDROP].mean() < 0.01
+
+
+@pytest.mark.parametrize(("kind", "step"), [("gradient", 1), ("textured", 1), ("coloured", 40)])
+def test_cut__as_grabcut_with_colours_of_all_pixels(kind, step):
+    photo, truth, box = made_photo(kind)
+    window = product_window(box, height=240, width=320, margin=0.2)
+    part, truth = (values[window[1] : window[3] : step, window[0] : window[2] : step] for values in (photo, truth))
+    labels = np.full(truth.shape, cv2.GC_PR_FGD, np.uint8)
+    labels[[0, -1]] = labels[:, [0, -1]] = cv2.GC_BGD
+    expected = labels.copy()
+    cv2.setRNGSeed(0)
+    bgr = np.ascontiguousarray(part[..., ::-1])
+    cv2.grabCut(bgr, expected, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    made = cut(np.ascontiguousarray(part), labels, iterations=2)
+    assert made.any() and not made.all()
+    assert iou(made, largest_pieces(expected % 2 == 1)) > 0.99
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_channel_sum__as_numpy(channels):
+    values = np.random.default_rng(0).random((30, 40, channels), np.float32)
+    assert np.array_equal(channel_sum(values), values.sum(axis=-1))
 
 
 def test_fit_backdrop__recovers_two_surfaces():
