@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.backdrop import channel_sum, to_lab
+from tasks.backdrop import to_lab
 from tasks.local_means import Plane, mean_around
 
 # The strip is no wider than this; colours are compared with those around (standard deviation of a Gaussian).
@@ -65,11 +65,11 @@ def _as_shaded_backdrop(
     blurred = partial(_blurred, sigma=_AROUND * max(core_hw.shape))
     product_hw3, inside_hw = mean_around(lab_hw3, core_hw, blurred=blurred)
     empty_hw3, outside_hw = mean_around(lab_hw3, backdrop_hw, blurred=blurred)
-    way_hw2 = product_hw3[..., 1:] - empty_hw3[..., 1:]
-    hue_hw2 = lab_hw3[..., 1:] - empty_hw3[..., 1:]
-    length_hw = np.maximum(channel_sum(way_hw2**2), 1e-6)
-    share_hw = channel_sum(hue_hw2 * way_hw2) / length_hw
-    beside_hw = channel_sum((hue_hw2 - share_hw[..., None] * way_hw2) ** 2)
+    ways = [cv2.extractChannel(product_hw3, k) - cv2.extractChannel(empty_hw3, k) for k in (1, 2)]
+    hues = [cv2.extractChannel(lab_hw3, k) - cv2.extractChannel(empty_hw3, k) for k in (1, 2)]
+    length_hw = np.maximum(ways[0] ** 2 + ways[1] ** 2, 1e-6)
+    share_hw = (hues[0] * ways[0] + hues[1] * ways[1]) / length_hw
+    beside_hw = (hues[0] - share_hw * ways[0]) ** 2 + (hues[1] - share_hw * ways[1]) ** 2
     darker_hw = lab_hw3[..., 0] < _DARKER * empty_hw3[..., 0]
     known_hw = (inside_hw > _LEAST_KNOWN) & (outside_hw > _LEAST_KNOWN)
     alike_hw = (length_hw > _LEAST_APART**2) & (share_hw < _WAY) & (beside_hw < _BESIDE**2)

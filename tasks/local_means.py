@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ def mean_around(
     `blurred`: the filter that says how much each distance counts, of arrays [h, w, C] and [h, w]; its weights sum to 1.
     """
     weight_hw = known_hw.astype(np.float32)
-    total_hwC = np.asarray(blurred(values_hwC * weight_hw[..., None]), np.float32).reshape(values_hwC.shape)
     near_hw = np.asarray(blurred(weight_hw), np.float32)
-    return np.asarray(total_hwC / (near_hw[..., None] + _LITTLE), np.float32), near_hw
+    some_hw = near_hw + _LITTLE
+    # Plane by plane: NumPy is slow where the innermost axis is as short as three.
+    means = [np.asarray(blurred(plane_hw * weight_hw), np.float32) / some_hw for plane_hw in cv2.split(values_hwC)]
+    return np.asarray(cv2.merge(means), np.float32).reshape(values_hwC.shape), near_hw

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.backdrop import channel_sum
 from tasks.coarse import cut_where_doubtful
 from tasks.contact_shadow import without_contact_shadow
 from tasks.params import RefineParams
@@ -91,7 +90,7 @@ def guided_filter(
         epsilon: regulariser, squared colour in [0, 1]: variance below it counts as flat.
     """
     guide_hw3 = small_hw3.astype(np.float32) / np.float32(255)
-    slope_hw3, offset_hw = guided_model(plane_hw, guide_hw3, radius=radius, epsilon=epsilon)
+    slopes, offset_hw = guided_model(plane_hw, guide_hw3, radius=radius, epsilon=epsilon)
     size = photo_HW3.shape[1], photo_HW3.shape[0]
 
     def enlarged(values_hw: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,40 +98,33 @@ def guided_filter(
 
     # One channel after the other: three planes of the full size are in memory at once, whatever the size.
     result_HW = enlarged(offset_hw)
-    for channel in range(3):
-        slope_HW = enlarged(np.ascontiguousarray(slope_hw3[..., channel]) / np.float32(255))
+    for channel, slope_hw in enumerate(slopes):
+        slope_HW = enlarged(slope_hw / np.float32(255))
         result_HW += cv2.multiply(slope_HW, cv2.extractChannel(photo_HW3, channel), dtype=cv2.CV_32F)
     return result_HW
 
 
 def guided_model(
     plane_hw: NDArray[np.float32], guide_hw3: NDArray[np.float32], *, radius: int, epsilon: float
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The guided filter's linear model: slope [h, w, 3] and offset [h, w], with plane ≈ slope · guide + offset."""
+) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]]:
+    """The guided filter's linear model: a slope [h, w] of each channel and an offset, plane ≈ slope · guide + offset."""
 
-    def mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return np.asarray(
-            cv2.boxFilter(values, -1, (2 * radius + 1,) * 2, borderType=cv2.BORDER_REFLECT_101), np.float32
-        )
+    def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
+        sides = (2 * radius + 1,) * 2
+        return np.asarray(cv2.boxFilter(plane, -1, sides, borderType=cv2.BORDER_REFLECT_101), np.float32)
 
-    guide_mean_hw3, plane_mean_hw = mean(guide_hw3), mean(plane_hw)
-    c_r, c_g, c_b = cv2.split(mean(guide_hw3 * plane_hw[..., None]) - guide_mean_hw3 * plane_mean_hw[..., None])
-    rr, gg, bb = cv2.split(mean(guide_hw3 * guide_hw3) - guide_mean_hw3**2 + epsilon)
-    mixed_hw3 = guide_hw3 * np.roll(guide_hw3, -1, axis=-1)
-    rg, gb, br = cv2.split(mean(mixed_hw3) - guide_mean_hw3 * np.roll(guide_mean_hw3, -1, axis=-1))
+    # Plane by plane: NumPy is slow where the innermost axis is as short as three.
+    r, g, b = cv2.split(guide_hw3)
+    m_r, m_g, m_b, m_plane = mean(r), mean(g), mean(b), mean(plane_hw)
+    c_r, c_g, c_b = (mean(x * plane_hw) - m_x * m_plane for x, m_x in ((r, m_r), (g, m_g), (b, m_b)))
+    rr, gg, bb = (mean(x * x) - m_x * m_x + epsilon for x, m_x in ((r, m_r), (g, m_g), (b, m_b)))
+    rg, gb, br = mean(r * g) - m_r * m_g, mean(g * b) - m_g * m_b, mean(b * r) - m_b * m_r
     # The inverse of the symmetric 3×3 covariance by its cofactors, applied to the covariance with the plane.
     i_rr, i_gg, i_bb = gg * bb - gb * gb, rr * bb - br * br, rr * gg - rg * rg
     i_rg, i_gb, i_br = br * gb - rg * bb, rg * br - gb * rr, rg * gb - gg * br
     determinant = rr * i_rr + rg * i_rg + br * i_br
-    slope_hw3 = (
-        np.dstack(
-            [
-                i_rr * c_r + i_rg * c_g + i_br * c_b,
-                i_rg * c_r + i_gg * c_g + i_gb * c_b,
-                i_br * c_r + i_gb * c_g + i_bb * c_b,
-            ]
-        )
-        / determinant[..., None]
-    )
-    offset_hw = plane_mean_hw - channel_sum(slope_hw3 * guide_mean_hw3)
-    return mean(slope_hw3), mean(offset_hw)
+    s_r = (i_rr * c_r + i_rg * c_g + i_br * c_b) / determinant
+    s_g = (i_rg * c_r + i_gg * c_g + i_gb * c_b) / determinant
+    s_b = (i_br * c_r + i_gb * c_g + i_bb * c_b) / determinant
+    offset_hw = m_plane - (s_r * m_r + s_g * m_g + s_b * m_b)
+    return (mean(s_r), mean(s_g), mean(s_b)), mean(offset_hw)
