@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import pi
+from math import exp, pi
 
 import cv2
 import numpy as np
@@ -21,23 +21,25 @@ from tasks.items import Floats, Shadows
 _ANGLES = 36
 _LONGEST = 12
 _SOFTNESSES = 12
-_CONTACT_SIDE, _CONTACT_BLUR = 9, 2.2
+_CONTACT_SIDE, _CONTACT_BLUR = 15, 3.6
 _NEGLIGIBLE = 1e-2
 _STRAIGHT = 0.03
-_USUAL_SLOPE = 0.33
+_LEAST_SLOPE, _USUAL_SLOPE, _MOST_SLOPE = 0.1, 0.35, 0.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LampStrength:
     """A pool photo's shadows: `tasks.look.PhotoLook` says how they are measured.
 
-    slope: length of its cast shadows for each pixel of a product's height.
+    slope: length of its cast shadows for each pixel of a product's height. length: of those of usual products, in the
+    working pixels of `tasks.empty_board`.
     """
 
     ambient: float
     directed: float
     angle: float
     slope: float
+    length: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,11 @@ class Lamp:
 def draw_lamp(strength: LampStrength, *, generator: np.random.Generator) -> Lamp:
     """A lamp whose shadows are as dark as a pool photo's and fall the same way; any way where that photo has none.
 
-    Factors and ranges were fitted so that composed photos, measured as the pool is, have its darkening near products.
+    Factors were fitted to photos composed under known lamps and measured as the pool is, by the saliency network's
+    masks: long shadows darken more of what is measured, up to a point.
     """
-    # Short shadows darken less of what is measured.
-    cast = min(max(strength.directed / (0.034 + 0.145 * strength.slope), 0.1), 0.8)
+    cast = min(max(strength.directed / (0.205 * (1 - exp(-strength.length / 6.2))), 0.05), 0.8)
+    ambient = strength.ambient - 0.5 * cast * (1 - exp(-strength.length / 11))
     spread = 0.2 if strength.directed >= _STRAIGHT else 2 * pi
     turn, slope, softness = generator.random(3).tolist()
     return Lamp(
@@ -69,19 +72,20 @@ def draw_lamp(strength: LampStrength, *, generator: np.random.Generator) -> Lamp
         slope=strength.slope * (0.85 + 0.3 * slope),
         softness=0.15 + 0.25 * softness,
         cast=cast,
-        contact=min(max((strength.ambient - 0.18 * cast) / 0.45, 0.02), 0.5),
+        contact=min(max(ambient / 0.21, 0.02), 0.8),
     )
 
 
-def slope_of_reach(reach: float, *, height: float) -> float:
-    """Length of cast shadows for each pixel of height, from how far they reach (`tasks.look.shadow_reach`).
+def shadow_length(reach: float, *, height: float) -> float:
+    """Length of the cast shadows of usual products, in the pixels of the map that they were measured in.
 
-    `height`: of the products in the map that reach was measured in. Fitted to composed photos; a usual slope for 0.
+    Args:
+        reach: how far they reach on average (`tasks.look.shadow_reach`); 0 where it can't be told.
+        height: of usual products, in pixels of that map. Fitted as `draw_lamp` is; a usual slope for a reach of 0.
     """
-    if reach <= 0 or height <= 0:
-        return _USUAL_SLOPE
-    # One photo's reach is a rough measure: half of what it departs from the usual is believed.
-    return float(np.clip(_USUAL_SLOPE + 1.6 * (reach - 3.75) / height, 0.15, 0.8))
+    if reach <= 0:
+        return _USUAL_SLOPE * height
+    return float(np.clip((reach - 1) / 0.265, _LEAST_SLOPE * height, _MOST_SLOPE * height))
 
 
 @lru_cache(maxsize=256)

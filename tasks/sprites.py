@@ -21,7 +21,7 @@ from tasks.empty_board import WORKING_SIDE
 from tasks.items import Doubles, Habits, Pictures, Sprites
 from tasks.light import Floats, light_gain
 from tasks.look import TONE_LEVELS, PhotoLook, detail_share, noise_level, rectangle_sides
-from tasks.shadow import LampStrength, slope_of_reach
+from tasks.shadow import LampStrength, shadow_length
 from tasks.sizes import edges_of, height_of_view
 
 Photo = NDArray[np.uint8]
@@ -162,6 +162,8 @@ def light_board(
     rows, columns = places_hw.shape
     vignette_hw3 = cv2.resize(board_HW3, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
     vignette_hw3 /= np.maximum((vignette_hw3 * places_hw[..., None]).sum((0, 1)), 1.0)
+    height_px = tallness * WORKING_SIDE
+    length = shadow_length(look.reach, height=height_px)
     return LitBoard(
         canvas_HW3=canvas_HW3.astype(np.uint8),
         shade_hw3=(vignette_hw3 * light_gain(light_C6, height=rows, width=columns)).astype(np.float32),
@@ -171,7 +173,8 @@ def light_board(
             ambient=look.ambient,
             directed=look.directed,
             angle=look.angle,
-            slope=slope_of_reach(look.reach, height=tallness * WORKING_SIDE),
+            slope=length / height_px if height_px > 0 else 0.0,
+            length=length,
         ),
     )
 

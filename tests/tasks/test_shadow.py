@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.shadow import Lamp, LampStrength, draw_lamp, kernels_of, slope_of_reach, sweep_kernel
+from tasks.shadow import Lamp, LampStrength, draw_lamp, kernels_of, shadow_length, sweep_kernel
 
 
 @pytest.mark.parametrize("angle", np.deg2rad([0, 50, 180, 300]))
@@ -22,19 +22,32 @@ def test_kernels_of__each_longer_than_the_one_before_and_all_sum_to_one():
         reaches.append(column + columns - 1)
     assert reaches[2:] == sorted(reaches[2:]) and reaches[-1] > 2 * reaches[2]
     # The foot's shadow lies around the cell, across and then down.
-    assert shadows.table_L5[0, 1:].tolist() == [1, 9, 0, -4] and shadows.table_L5[1, 1:].tolist() == [9, 1, -4, 0]
+    assert shadows.table_L5[0, 1:].tolist() == [1, 15, 0, -7] and shadows.table_L5[1, 1:].tolist() == [15, 1, -7, 0]
 
 
 def test_draw_lamp__darker_pools_have_darker_lamps():
     faint, strong = (
-        draw_lamp(LampStrength(ambient=a, directed=d, angle=1.0, slope=0.4), generator=np.random.default_rng(0))
+        draw_lamp(
+            LampStrength(ambient=a, directed=d, angle=1.0, slope=0.4, length=8), generator=np.random.default_rng(0)
+        )
         for a, d in ((0.05, 0.01), (0.3, 0.08))
     )
     assert strong.cast > faint.cast and strong.contact > faint.contact
     assert strong.angle == pytest.approx(1.0, abs=0.11) and faint.angle != pytest.approx(1.0, abs=0.11)
 
 
-def test_slope_of_reach__usual_where_nothing_was_measured_and_longer_for_longer_shadows():
-    usual = slope_of_reach(0.0, height=20)
-    assert slope_of_reach(2.0, height=20) < usual < slope_of_reach(6.0, height=20)
-    assert slope_of_reach(99.0, height=20) <= 1
+def test_draw_lamp__the_same_darkening_takes_a_lighter_shadow_where_it_is_longer():
+    short, long = (
+        draw_lamp(
+            LampStrength(ambient=0.1, directed=0.05, angle=1.0, slope=length / 20, length=length),
+            generator=np.random.default_rng(0),
+        )
+        for length in (4, 12)
+    )
+    assert long.slope > short.slope and long.cast < short.cast
+
+
+def test_shadow_length__usual_where_nothing_was_measured_and_longer_for_longer_shadows():
+    usual = shadow_length(0.0, height=20)
+    assert shadow_length(1.8, height=20) < usual < shadow_length(6.0, height=20)
+    assert shadow_length(99.0, height=20) <= 20
