@@ -107,7 +107,7 @@ def guided_filter(
 def guided_model(
     plane_hw: NDArray[np.float32], guide_hw3: NDArray[np.float32], *, radius: int, epsilon: float
 ) -> tuple[tuple[NDArray[np.float32], ...], NDArray[np.float32]]:
-    """The guided filter's model, plane ≈ slope · guide + offset: a slope [h, w] of each channel, and the offset [h, w]."""
+    """The guided filter's model, plane ≈ slope · guide + offset: slope [h, w] of each channel, offset [h, w]."""
 
     def mean(plane: NDArray[np.float32]) -> NDArray[np.float32]:
         sides = (2 * radius + 1,) * 2
