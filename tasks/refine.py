@@ -114,7 +114,7 @@ def guided_model(
         return np.asarray(cv2.boxFilter(plane, -1, sides, borderType=cv2.BORDER_REFLECT_101), np.float32)
 
     # Plane by plane: NumPy is slow where the innermost axis is as short as three.
-    r, g, b = cv2.split(guide_hw3)
+    r, g, b = (np.asarray(one, np.float32) for one in cv2.split(guide_hw3))
     m_r, m_g, m_b, m_plane = mean(r), mean(g), mean(b), mean(plane_hw)
     c_r, c_g, c_b = (mean(x * plane_hw) - m_x * m_plane for x, m_x in ((r, m_r), (g, m_g), (b, m_b)))
     rr, gg, bb = (mean(x * x) - m_x * m_x + epsilon for x, m_x in ((r, m_r), (g, m_g), (b, m_b)))

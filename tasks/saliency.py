@@ -79,7 +79,7 @@ def for_inference(network: SaliencyNet) -> SaliencyNet:
     A map's probabilities then differ by about 0.01 at most (`benchmarks.segment` judges the masks).
     """
     dtype = torch.bfloat16 if computes_bfloat16(torch.device("cpu")) else torch.float32
-    return network.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    return network.eval().to(dtype).to(memory_format=torch.channels_last)
 
 
 def read_network(context: StageContext, network: Manifest) -> SaliencyNet:
