@@ -24,6 +24,8 @@ _SOFTNESSES = 12
 _CONTACT_SIDE, _CONTACT_BLUR = 15, 3.6
 _NEGLIGIBLE = 1e-2
 _STRAIGHT = 0.03
+# Of cast shadows, in working pixels: what is thinner than a pixel throws none that could be measured.
+_SHORTEST = 1.0
 _LEAST_SLOPE, _USUAL_SLOPE, _MOST_SLOPE = 0.1, 0.35, 0.9
 
 
@@ -63,8 +65,9 @@ def draw_lamp(strength: LampStrength, *, generator: np.random.Generator) -> Lamp
     Factors were fitted to photos composed under known lamps and measured as the pool is, by the saliency network's
     masks: long shadows darken more of what is measured, up to a point.
     """
-    cast = min(max(strength.directed / (0.205 * (1 - exp(-strength.length / 6.2))), 0.05), 0.8)
-    ambient = strength.ambient - 0.5 * cast * (1 - exp(-strength.length / 11))
+    length = max(strength.length, _SHORTEST)
+    cast = min(max(strength.directed / (0.205 * (1 - exp(-length / 6.2))), 0.05), 0.8)
+    ambient = strength.ambient - 0.5 * cast * (1 - exp(-length / 11))
     spread = 0.2 if strength.directed >= _STRAIGHT else 2 * pi
     turn, slope, softness = generator.random(3).tolist()
     return Lamp(

@@ -173,7 +173,7 @@ def light_board(
             ambient=look.ambient,
             directed=look.directed,
             angle=look.angle,
-            slope=length / height_px if height_px > 0 else 0.0,
+            slope=length / max(height_px, 1e-6),
             length=length,
         ),
     )

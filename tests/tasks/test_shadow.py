@@ -47,6 +47,11 @@ def test_draw_lamp__the_same_darkening_takes_a_lighter_shadow_where_it_is_longer
     assert long.slope > short.slope and long.cast < short.cast
 
 
+def test_draw_lamp__flat_products_have_a_lamp_too():
+    flat = LampStrength(ambient=0.1, directed=0.05, angle=1.0, slope=0.0, length=shadow_length(0.0, height=0))
+    assert 0 < draw_lamp(flat, generator=np.random.default_rng(0)).cast <= 0.8
+
+
 def test_shadow_length__usual_where_nothing_was_measured_and_longer_for_longer_shadows():
     usual = shadow_length(0.0, height=20)
     assert shadow_length(1.8, height=20) < usual < shadow_length(6.0, height=20)
