@@ -1,5 +1,7 @@
 """The ladder's table: what is counted as right, what a share shortens, how seeds are summed up."""
 
+import shutil
+
 import orjson
 import pytest
 
@@ -50,9 +52,10 @@ def test_summary__mean_and_range_of_what_is_there():
     assert made == {"source cAcc": 0.5, "source cAcc, range": "0.250 to 0.750", "random cAcc": 0.5}
 
 
-def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, monkeypatch, capsys):
+def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, tmp_path, monkeypatch, capsys):
     folder, _ = micro_run
-    options = ["--dataset", str(small_dataset), "--preset", "micro", "--store", str(folder / "store"), "--seeds", "1"]
+    store = shutil.copytree(folder / "store", tmp_path / "store")
+    options = ["--dataset", str(small_dataset), "--preset", "micro", "--store", str(store), "--seeds", "1"]
     monkeypatch.setattr("sys.argv", ["ladder", *options, "--share", "1", "--json"])
     main()
     made = orjson.loads(capsys.readouterr().out)
