@@ -32,8 +32,9 @@ def _darken(dark: Floats, to: int, source: Floats, stride: int, shadows: Shadows
     begin, rows, columns, row, column = shadows.table_L5[number]
     for i in range(rows):
         for j in range(columns):
-            at = to + (row + i) * stride + column + j
-            _add(dark, _U(at), source, _U(source.size), np.float32(strength * shadows.values[begin + i * columns + j]))
+            share = np.float32(strength * shadows.values[begin + i * columns + j])
+            if share > 0:
+                _add(dark, _U(to + (row + i) * stride + column + j), source, _U(source.size), share)
 
 
 @compiled

@@ -169,7 +169,7 @@ class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(
@@ -218,7 +218,7 @@ class PasteParams(StageParams):
     """Further items on accepted pool photos: sprites, and items cut out of other pool photos."""
 
     stage: ClassVar[str] = "paste"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     versions: int = Field(default=2, ge=1, description="photos made of each accepted one")
     photos: int = Field(default=2000, ge=1, description="most photos made; accepted ones are spread over then")
     skus: tuple[int, int] = Field(default=(1, 4), description="least and most different products added to a photo")
@@ -294,7 +294,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 11
+    version: ClassVar[int] = 12
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
@@ -382,7 +382,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -97,6 +97,9 @@ def shadow_kernels(angle_step: int, softness_step: int) -> Shadows:
     angle, softness = 2 * pi * angle_step / _ANGLES, (softness_step + 0.5) / _SOFTNESSES
     sweeps = [sweep_kernel(length, angle=angle, blur=softness * length) for length in range(1, _LONGEST + 1)]
     column_K1 = np.asarray(cv2.getGaussianKernel(_CONTACT_SIDE, _CONTACT_BLUR, cv2.CV_32F), np.float32)
+    # Light is a mean of two cells either way, which closes the gaps of a kernel with every second cell left out.
+    column_K1[1::2] = 0
+    column_K1 /= column_K1.sum()
     middle = _CONTACT_SIDE // 2
     parts = [(column_K1.T, (0, -middle)), (column_K1, (-middle, 0)), *map(_trimmed, sweeps)]
     begins = np.cumsum([0, *(kernel_KL.size for kernel_KL, _ in parts)])
@@ -129,5 +132,6 @@ def _trimmed(kernel_KK: Floats) -> tuple[Floats, tuple[int, int]]:
     rows, columns = np.nonzero(kernel_KK > _NEGLIGIBLE * kernel_KK.max())
     upper, left = int(rows.min()), int(columns.min())
     middle = kernel_KK.shape[0] // 2
-    part_KL = kernel_KK[upper : rows.max() + 1, left : columns.max() + 1]
+    part_KL = kernel_KK[upper : rows.max() + 1, left : columns.max() + 1].copy()
+    part_KL[part_KL <= _NEGLIGIBLE * kernel_KK.max()] = 0
     return part_KL * (kernel_KK.sum() / part_KL.sum()), (upper - middle, left - middle)
