@@ -92,8 +92,9 @@ def seed_map(
 
 def cut(photo_HW3: NDArray[np.uint8], labels_HW: NDArray[np.uint8], *, iterations: int) -> NDArray[np.bool_]:
     """GrabCut (Rother et al., SIGGRAPH 2004) from a map of its labels: the larger pieces of its foreground."""
-    if not np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD)).any() or not (labels_HW == cv2.GC_BGD).any():
-        return np.isin(labels_HW, (cv2.GC_FGD, cv2.GC_PR_FGD))
+    product_HW = _is_foreground(labels_HW)
+    if not product_HW.any() or not (labels_HW == cv2.GC_BGD).any():
+        return product_HW
     bgr_HW3, labels_HW = np.ascontiguousarray(photo_HW3[..., ::-1]), labels_HW.copy()
     models = _colour_mixtures(bgr_HW3, labels_HW)
     cv2.grabCut(bgr_HW3, labels_HW, (0, 0, 1, 1), *models, iterations, cv2.GC_EVAL)

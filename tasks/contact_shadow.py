@@ -76,11 +76,11 @@ def _as_shaded_backdrop(
     return np.asarray(known_hw & darker_hw & alike_hw)
 
 
-def _blurred(values_hwC: Plane, *, sigma: float) -> Plane:
+def _blurred(values_hw: Plane, *, sigma: float) -> Plane:
     """About a Gaussian: two box filters of its variance, whose cost does not depend on `sigma`."""
     side = max(3, 2 * round(np.sqrt(6 * sigma**2 + 1) / 2) + 1)
-    once_hwC = cv2.blur(values_hwC, (side, side), borderType=cv2.BORDER_REFLECT_101)
-    return np.asarray(cv2.blur(once_hwC, (side, side), borderType=cv2.BORDER_REFLECT_101), np.float32)
+    once_hw = cv2.blur(values_hw, (side, side), borderType=cv2.BORDER_REFLECT_101)
+    return np.asarray(cv2.blur(once_hw, (side, side), borderType=cv2.BORDER_REFLECT_101), np.float32)
 
 
 def _looks_down(mask_hw: NDArray[np.bool_], *, side: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ def mean_around(
 ) -> tuple[Plane, Plane]:
     """The mean of the known pixels around each pixel [h, w, C], and how much of its surroundings is known [h, w].
 
-    `blurred`: the filter that says how much each distance counts, of arrays [h, w, C] and [h, w]; its weights sum to 1.
+    `blurred`: the filter that says how much each distance counts, of an array [h, w]; its weights sum to 1.
     """
     weight_hw = known_hw.astype(np.float32)
     near_hw = np.asarray(blurred(weight_hw), np.float32)
