@@ -11,7 +11,6 @@ import signal
 import sys
 from pathlib import Path
 from threading import Event
-from types import FrameType
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
@@ -23,6 +22,7 @@ from rich.table import Table
 from flows import automation_commands, catalog_commands, champion_commands
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
+from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED, end_on_signals
 from flows.options import GcOptions, RetrainOptions, RunOptions, VerifyOptions
 from flows.progress import ProgressDisplay
 from flows.refusals import refusal, trouble
@@ -31,9 +31,8 @@ from flows.summary import summary_lines
 from flows.time_limit import time_limit
 from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
-from tasks.process import stop_children
 
-EXIT_FAILED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERRUPTED = 1, 2, 3, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_DAMAGED = 1, 2, 3
 _GC, _RETRAIN, _VERIFY = GcOptions(), RetrainOptions(), VerifyOptions()
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
 
@@ -63,8 +62,7 @@ def run(options: Annotated[RunOptions, Parameter(name="*")], *, explain: bool = 
     if explain or options.dry_run:
         _print_verdicts(explain_run(options), console=console, all_stages=explain)
         return
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, _interrupt)
+    end_on_signals()
     with ProgressDisplay(console) as display:
         record = execute_run(options, events=display)
     for line in summary_lines(record, folder=options.folder):
@@ -85,12 +83,6 @@ def _print_verdicts(verdicts: list[Verdict], *, console: Console, all_stages: bo
     )
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Stages that train run in processes of their own, which a signal to this one does not reach."""
-    stop_children()
-    raise KeyboardInterrupt
-
-
 @app.command
 def retrain(options: Annotated[RetrainOptions, Parameter(name="*")] = _RETRAIN) -> None:
     """Let the champion follow its catalog and pool: only what changed is cut out, composed and learnt.
@@ -101,8 +93,7 @@ def retrain(options: Annotated[RetrainOptions, Parameter(name="*")] = _RETRAIN) 
     from flows.retrain_run import execute_retraining
 
     console = Console()
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, _interrupt)
+    end_on_signals()
     with ProgressDisplay(console) as display:
         record = execute_retraining(options, events=display)
     for line in summary_lines(record, folder=Path(options.runs) / record.name):
@@ -432,7 +423,7 @@ def main() -> None:
     try:
         app(exit_on_error=False, print_error=False)
     except KeyboardInterrupt:
-        console.print("interrupted; run the same command again to go on from here")
+        console.print(INTERRUPTED)
         sys.exit(EXIT_INTERRUPTED)
     except (ValueError, CycloptsError) as error:
         console.print(f"error: {_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True)

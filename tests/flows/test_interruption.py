@@ -1,0 +1,56 @@
+"""Ctrl-C in a terminal: every process of the group gets the signal, Prefect's temporary server among them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED
+
+# What a shell starts in the background ignores Ctrl-C; what a terminal runs does not.
+_LISTENING = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+_STUBBORN = """
+import time
+from flows.interruption import end_on_signals
+end_on_signals()
+while True:
+    try:
+        print("waiting", flush=True)
+        time.sleep(100)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def _interrupted(code, *, after, signals, folder):
+    """The exit code and what was printed, of a program whose group is interrupted once it has printed `after`."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", _LISTENING + code],
+        cwd=folder,
+        env={**os.environ, "PREFECT_HOME": str(folder / "prefect")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(signals):
+            assert any(after in line for line in iter(run.stdout.readline, ""))
+            os.killpg(run.pid, signal.SIGINT)
+        told, _ = run.communicate(timeout=90)
+        return run.returncode, told
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def test_end_on_signals__the_second_one_ends_what_goes_on_waiting(tmp_path):
+    code, told = _interrupted(_STUBBORN, after="waiting", signals=2, folder=tmp_path)
+    assert code == EXIT_INTERRUPTED and INTERRUPTED in told
+
+
+def test_end_on_signals__one_ends_a_run_whose_server_it_ended_too(small_dataset, tmp_path):
+    arguments = ["tally", "run", "--dataset", str(small_dataset), "--preset", "micro"]
+    code = f"import sys; sys.argv = {arguments!r}; from flows.cli import main; main()"
+    code, told = _interrupted(code, after="ingest", signals=1, folder=tmp_path)
+    assert code == EXIT_INTERRUPTED and INTERRUPTED in told, told
