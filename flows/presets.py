@@ -222,7 +222,7 @@ def cpu() -> Preset:
     train = TrainParams(image_size=384, batch=4, precision="auto")
     # A shop's val is small: the best of many looks at it flatters a rung, and the next one, better in truth, is thrown
     # away for not reaching that.
-    rungs = _rungs(train, steps=(3000, 1500, 600, 1800), later_rate=5e-4, evaluations=2)
+    rungs = _rungs(train, steps=(3000, 1500, 1000, 1800), later_rate=5e-4, evaluations=2)
     return Preset(name="cpu", train=rungs, select=_selections())
 
 

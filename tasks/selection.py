@@ -158,8 +158,9 @@ def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectPara
         return ""
     if params.rule == "paper":
         return "" if trusted == round(counts.total) else _miscounted(trusted, counts.total)
-    if judged.doubtful:
-        return f"{len(judged.doubtful)} doubtful: {judged.doubtful[0].reason}"
+    clear = [item for item in judged.doubtful if _score(item) >= params.doubtful_score]
+    if clear:
+        return f"{len(clear)} doubtful: {clear[0].reason}"
     if strays:
         return f"{strays} unexplained on the board"
     if judged.precision < params.precision:
