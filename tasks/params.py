@@ -464,7 +464,13 @@ class SelectParams(StageParams):
     confident_score: float = Field(
         default=0.5, ge=0, le=1, description="score, the mean of all views, from which an item is trusted"
     )
-    doubtful_score: float = Field(default=0.2, ge=0, le=1, description="score below which a detection is ignored")
+    doubtful_score: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="score below which a detection is ignored, and a doubtful place, by the mean of all views, is so "
+        "faint that it does not speak against its photo",
+    )
     agreement: float = Field(
         default=0.5, ge=0, le=1, description="least share of all views that must show an item for it to be trusted"
     )

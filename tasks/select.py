@@ -4,7 +4,7 @@ Of a pool row only the location, digest and size of its photo are read; a pool r
 that no truth can slip in. Where predictions on val are given, they calibrate scores (to probabilities of being right)
 and the counts first. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
 
-    taken whole     the row refers to the pool's photo; attributes.mode = "image"
+    taken whole     the row refers to the pool's photo; attributes.mode = "image"; what is faint is marked "ignore"
     taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
     not taken       status "rejected" and the reason; its objects are what was proposed, and teach nothing
 """

@@ -1,9 +1,9 @@
 """Which detections of an unlabelled photo are trusted: pure decisions on detections and counts, no pixels, no labels.
 
 Image level: a photo is taken whole when the detection view and the counting view agree on the number of products and
-nothing about it is doubtful. Instance level: of the other photos, the trusted items are taken and the doubtful ones
-are erased (DPSNet, IEEE TMM 2021, section III; there the agreement is tuned with the truth of the test photos). The
-paper's own rule and no rule at all are there to compare with.
+nothing about it is doubtful but what all views together hardly see. Instance level: of the other photos, the trusted
+items are taken and the doubtful ones are erased (DPSNet, IEEE TMM 2021, section III; there the agreement is tuned with
+the truth of the test photos). The paper's own rule and no rule at all are there to compare with.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectPara
         return ""
     if params.rule == "paper":
         return "" if trusted == round(counts.total) else _miscounted(trusted, counts.total)
+    # What one view takes for a product and the others don't see is hardly ever one; what several half see often is.
     clear = [item for item in judged.doubtful if _score(item) >= params.doubtful_score]
     if clear:
         return f"{len(clear)} doubtful: {clear[0].reason}"

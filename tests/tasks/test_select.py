@@ -213,6 +213,22 @@ def test_select__another_view_must_agree(store):
     assert made.ok == ()
 
 
+def test_select__what_one_of_many_views_sees_teaches_nothing_in_a_whole_photo(store):
+    given = inputs(store)
+    ghost = ManifestObject(category=2, sku="sku-2", box=(180, 160, 230, 220), score=0.85)
+    views = [
+        [(replace(row, objects=(*row.objects, *more)), None) for row in given["predictions"].rows]
+        for more in ([], [], [ghost])
+    ]
+    others = [committed(store, "predict", rows, key=f"view{number}") for number, rows in enumerate(views)]
+    row = run_stage_locally(select, PARAMS, store=store, **given, other_views=others).row("pseudo/whole")
+    assert (row.attributes["mode"], row.url) == ("image", given["pool"].row("pool/whole").url)
+    assert [(item.box, item.reason) for item in row.objects if item.status == "ignore"] == [
+        (ghost.box, "found in 1 of 4 views")
+    ]
+    assert len([item for item in row.objects if item.status == "ok"]) == 3
+
+
 def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):
     given = inputs(store)
     made = [

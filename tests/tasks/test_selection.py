@@ -150,6 +150,17 @@ def test_objection__first_thing_that_speaks_against_the_photo(trusted, doubtful,
     assert objection(judge(seen, params=PARAMS), counts=Counts(total=count), strays=strays, params=PARAMS) == reason
 
 
+@pytest.mark.parametrize(
+    ("views_that_see_it", "reason"),
+    [(1, ""), (2, "1 doubtful: found in 2 of 5 views"), (3, "1 doubtful: score 0.51 below 0.8")],
+)
+def test_objection__only_what_some_views_together_see_is_one(views_that_see_it, reason):
+    views = [[item(0.9)] + [item(0.85, x=300)] * (view < views_that_see_it) for view in range(5)]
+    judged = judge(views[0], params=PARAMS, other_views=views[1:])
+    assert len(judged.doubtful) == 1
+    assert objection(judged, counts=Counts(total=1.0), strays=0, params=PARAMS) == reason
+
+
 def test_sku_histogram__ignored_places_do_not_count():
     objects = [item(0.9), item(0.9), item(0.9, sku=2), as_ignored(item(0.5)), stray_region((0, 0, 5, 5))]
     assert sku_histogram(objects) == {"sku-1": 2, "sku-2": 1}
