@@ -1,9 +1,11 @@
-"""Ctrl-C in a terminal: every process of the group gets the signal, Prefect's temporary server among them."""
+"""Ctrl-C in a terminal, a service that is stopped: all processes get the signal, Prefect's temporary server as well."""
 
 import os
 import signal
 import subprocess
 import sys
+
+import pytest
 
 from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED
 
@@ -22,8 +24,8 @@ while True:
 """
 
 
-def _interrupted(code, *, after, signals, folder):
-    """The exit code and what was printed, of a program whose group is interrupted once it has printed `after`."""
+def _interrupted(code, *, after, kinds, folder):
+    """The exit code and what was printed, of a program whose group gets a signal once it has printed `after`."""
     run = subprocess.Popen(
         [sys.executable, "-c", _LISTENING + code],
         cwd=folder,
@@ -34,9 +36,9 @@ def _interrupted(code, *, after, signals, folder):
         start_new_session=True,
     )
     try:
-        for _ in range(signals):
+        for kind in kinds:
             assert any(after in line for line in iter(run.stdout.readline, ""))
-            os.killpg(run.pid, signal.SIGINT)
+            os.killpg(run.pid, kind)
         told, _ = run.communicate(timeout=90)
         return run.returncode, told
     finally:
@@ -45,12 +47,13 @@ def _interrupted(code, *, after, signals, folder):
 
 
 def test_end_on_signals__the_second_one_ends_what_goes_on_waiting(tmp_path):
-    code, told = _interrupted(_STUBBORN, after="waiting", signals=2, folder=tmp_path)
+    code, told = _interrupted(_STUBBORN, after="waiting", kinds=[signal.SIGINT] * 2, folder=tmp_path)
     assert code == EXIT_INTERRUPTED and INTERRUPTED in told
 
 
-def test_end_on_signals__one_ends_a_run_whose_server_it_ended_too(small_dataset, tmp_path):
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_end_on_signals__one_ends_a_run_whose_server_it_ended_too(small_dataset, tmp_path, kind):
     arguments = ["tally", "run", "--dataset", str(small_dataset), "--preset", "micro"]
     code = f"import sys; sys.argv = {arguments!r}; from flows.cli import main; main()"
-    code, told = _interrupted(code, after="ingest", signals=1, folder=tmp_path)
+    code, told = _interrupted(code, after="ingest", kinds=[kind], folder=tmp_path)
     assert code == EXIT_INTERRUPTED and INTERRUPTED in told, told
