@@ -448,7 +448,7 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
     )
@@ -475,7 +475,13 @@ class SelectParams(StageParams):
         default=0.5, ge=0, le=1, description="least share of all views that must show an item for it to be trusted"
     )
     tolerance: float = Field(
-        default=0.5, ge=0, description="largest difference of trusted detections and the counting view's count"
+        default=0.5, ge=0, description="difference of trusted detections and the counting view's count that is none"
+    )
+    count_errors: float = Field(
+        default=2.0,
+        ge=0,
+        description="standard errors of the counting view, as val shows them for so many products, that its count may "
+        "differ by, if that is more than the tolerance",
     )
     nms: float = Field(default=0.5, gt=0, le=1, description="IoU of two detections, of any SKU, that are one product")
     stray_area: float = Field(

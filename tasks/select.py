@@ -121,12 +121,13 @@ def predicted(photo: PoolPhoto, *, predictions: Manifest, other_views: Sequence[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValCalibration:
-    """What val taught about a checkpoint: how scores became right detections, what votes of all views are worth, and by
-    how much its counts are off."""
+    """What val taught about a checkpoint: how scores became right detections, what votes of all views are worth, by how
+    much its counts are off, and what error is left then, over the square root of the number counted."""
 
     scores: Calibration = Calibration()
     votes: Calibration = Calibration()
     count_scale: float = 1.0
+    count_error: float = 0.0
 
 
 def calibration_on(
@@ -148,7 +149,7 @@ def calibration_on(
             raise ValueError("select: expected val and val_predictions together, got one of them")
         return ValCalibration()
     evaluated = from_manifests(val, predictions=predictions, categories=categories_of(val), role="val")
-    counted = sum(float(predictions.row(photo).attributes.get("count") or 0.0) for photo in evaluated.photo_ids)
+    counts_P = np.array([float(predictions.row(photo).attributes.get("count") or 0.0) for photo in evaluated.photo_ids])
     scores = _fitted(evaluated)
     if not other_views or params.rule != "views":
         votes = Calibration()
@@ -159,8 +160,19 @@ def calibration_on(
         elected = [consensus([_calibrated(one, scores) for one in seen], params=params) for seen in views]
         trusted = [tuple(item for item in items if not item.reason) for items in elected]
         votes = _fitted(with_found(evaluated, [ManifestRow(item_id="", objects=items) for items in trusted]))
-    count_scale = len(evaluated.truth) / counted if counted > 0 else 1.0
-    return ValCalibration(scores=scores, votes=votes, count_scale=count_scale)
+    numbers_P = np.array([len(val.row(photo).objects) for photo in evaluated.photo_ids])
+    count_scale, count_error = _counting(counts_P, numbers_P=numbers_P)
+    return ValCalibration(scores=scores, votes=votes, count_scale=count_scale, count_error=count_error)
+
+
+def _counting(counts_P: np.ndarray, *, numbers_P: np.ndarray) -> tuple[float, float]:
+    """What counts of photos are multiplied with to have the right sum, and the root mean square of the error that is
+    left, over the square root of the number: so much do counts of independent products err."""
+    if counts_P.sum() <= 0:
+        return 1.0, 0.0
+    scale = float(numbers_P.sum() / counts_P.sum())
+    errors_P = (scale * counts_P - numbers_P) / np.sqrt(np.maximum(numbers_P, 1))
+    return scale, float(np.sqrt(np.mean(np.square(errors_P))))
 
 
 def _fitted(evaluated: EvaluationSet) -> Calibration:
@@ -172,7 +184,7 @@ def calibrated(seen: Predicted, *, calibration: ValCalibration) -> Predicted:
     if calibration == ValCalibration():
         return seen
     views = [_calibrated(view, calibration.scores) for view in (seen.objects, *seen.other_views)]
-    counts = seen.counts.scaled(calibration.count_scale)
+    counts = replace(seen.counts.scaled(calibration.count_scale), error=calibration.count_error)
     return replace(seen, objects=views[0], other_views=tuple(views[1:]), counts=counts)
 
 
@@ -360,6 +372,7 @@ def select(
         **asdict(calibration.scores),
         "votes": asdict(calibration.votes),
         "count_scale": calibration.count_scale,
+        "count_error": calibration.count_error,
     }
     context.report(**{name: value for name, value in figures.items() if isinstance(value, (int, float))})
     if not figures["image"] and not figures["instance"]:

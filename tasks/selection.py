@@ -8,6 +8,7 @@ the truth of the test photos). The paper's own rule and no rule at all are there
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,15 +40,24 @@ class Judged:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """What the counting view says: the number of products, and where it counts in several channels (of
-    super-categories or products) the number in each, with the channel of every category."""
+    super-categories or products) the number in each, with the channel of every category.
+
+    `error`: the standard error of a count, over the square root of the number counted; 0 where nobody knows.
+    """
 
     total: float
     by_channel: tuple[float, ...] = ()
     channel_of: Mapping[int, int] = field(default_factory=dict)
+    error: float = 0.0
 
     def scaled(self, factor: float) -> Counts:
         """All numbers times a factor."""
         return replace(self, total=factor * self.total, by_channel=tuple(factor * one for one in self.by_channel))
+
+    def agrees(self, count: float, *, found: int, params: SelectParams) -> bool:
+        """Whether a count is as near to the number found as counts of so many products are to the truth."""
+        usual = params.count_errors * self.error * math.sqrt(found)
+        return abs(found - count) <= max(params.tolerance, usual)
 
 
 def boxes_of(objects: Iterable[ManifestObject]) -> Boxes:
@@ -166,20 +176,20 @@ def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectPara
         return f"{strays} unexplained on the board"
     if judged.precision < params.precision:
         return f"expected precision {judged.precision:.2f} below {params.precision:g}"
-    if abs(trusted - counts.total) > params.tolerance:
+    if not counts.agrees(counts.total, found=trusted, params=params):
         return _miscounted(trusted, counts.total)
-    return _channel_objection(judged.trusted, counts=counts, tolerance=params.tolerance)
+    return _channel_objection(judged.trusted, counts=counts, params=params)
 
 
 def _miscounted(trusted: int, count: float) -> str:
     return f"{trusted} trusted, counting view says {count:.2f}"
 
 
-def _channel_objection(trusted: Sequence[ManifestObject], *, counts: Counts, tolerance: float) -> str:
+def _channel_objection(trusted: Sequence[ManifestObject], *, counts: Counts, params: SelectParams) -> str:
     """The first channel of the counting view that disagrees: right totals may hide two errors."""
     found = Counter(counts.channel_of.get(item.category) for item in trusted)
     for channel, count in enumerate(counts.by_channel):
-        if abs(found[channel] - count) > tolerance:
+        if not counts.agrees(count, found=found[channel], params=params):
             skus = sorted({item.sku for item in trusted if counts.channel_of.get(item.category) == channel})
             return f"{_miscounted(found[channel], count)} in channel {channel} ({', '.join(skus) or 'nothing found'})"
     return ""

@@ -271,6 +271,24 @@ def test_select__a_counting_view_that_counts_too_much_is_put_right(store):
     assert made.row("pseudo/miscounted").attributes["count"] == pytest.approx(4.0 / 1.35)
 
 
+def test_calibration_on__error_of_counts_over_the_root_of_their_numbers(store):
+    rows = {"a": (4, 4.2), "b": (9, 8.7), "c": (1, 1.1)}
+    val = [
+        (ManifestRow(item_id=f"val/{name}", objects=(seen("left", None),) * number), None)
+        for name, (number, _) in rows.items()
+    ]
+    found = [
+        (ManifestRow(item_id=f"val/{name}", attributes={"count": count}), None) for name, (_, count) in rows.items()
+    ]
+    labelled = replace(
+        committed(store, "ingest", val, key="val"),
+        content={"categories": category_records([Category(id=1, sku="sku-1")])},
+    )
+    made = calibration_on(labelled, predictions=committed(store, "predict", found, key="val"), params=PARAMS)
+    assert made.count_scale == pytest.approx(1.0)
+    assert made.count_error == pytest.approx(0.1)
+
+
 def test_calibration_on__one_half_is_not_enough(store):
     with pytest.raises(ValueError, match="val and val_predictions together"):
         calibration_on(labelled_val(store, right=5)["val"], predictions=None, params=PARAMS)

@@ -161,6 +161,17 @@ def test_objection__only_what_some_views_together_see_is_one(views_that_see_it, 
     assert objection(judged, counts=Counts(total=1.0), strays=0, params=PARAMS) == reason
 
 
+@pytest.mark.parametrize(
+    ("trusted", "count", "agrees"), [(1, 1.45, True), (1, 1.55, False), (9, 9.85, True), (9, 8.05, False)]
+)
+def test_counts_agrees__larger_piles_are_counted_less_exactly(trusted, count, agrees):
+    counts = Counts(total=count, error=0.15)
+    params = PARAMS.model_copy(update={"count_errors": 2.0})
+    assert counts.agrees(count, found=trusted, params=params) == agrees
+    judged = judge([item(0.9, x=200 * place) for place in range(trusted)], params=params)
+    assert bool(objection(judged, counts=counts, strays=0, params=params)) != agrees
+
+
 def test_sku_histogram__ignored_places_do_not_count():
     objects = [item(0.9), item(0.9), item(0.9, sku=2), as_ignored(item(0.5)), stray_region((0, 0, 5, 5))]
     assert sku_histogram(objects) == {"sku-1": 2, "sku-2": 1}
