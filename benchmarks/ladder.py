@@ -173,9 +173,11 @@ def climb(ladder: Climb) -> Rung:
 
 
 def as_long_as_both(preset: Preset) -> Preset:
-    """The preset with as many steps, and looks at val, at the image level as it has at both levels of selection."""
+    """The preset with as many steps, and looks at val, at the image level as it has at both levels of selection; the
+    rate is that of the longer one."""
     levels = [preset.train[f"{level}_level"] for level in ("image", "instance")]
     longer = {
+        "learning_rate": levels[-1].learning_rate,
         "steps": sum(level.steps for level in levels),
         "evaluate_every": sum(level.evaluate_every for level in levels) // len(levels),
     }

@@ -147,11 +147,14 @@ def _rungs(
     *,
     steps: tuple[int, int, int, int],
     later_rate: float,
+    whole_rate: float | None = None,
     evaluations: int = 4,
 ) -> dict[str, TrainParams]:
-    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`.
+    """Training of the four rungs: `steps` each; the later ones start from a checkpoint and learn at `later_rate`, that
+    of photos taken whole at `whole_rate` if that is given.
 
-    Photos taken whole are few and easy: their rung is a short one, and makes the teacher of the last a better one.
+    Photos taken whole are few and easy: their rung is a short one, and makes the teacher of the last a better one. At
+    the rate of the others a short rung first unlearns more than its end makes up for.
     Each rung is evaluated on val `evaluations` times, and its best checkpoint kept.
     Synthetic, rendered and pool photos are mixed so that the newest source gives the larger share.
     """
@@ -165,7 +168,8 @@ def _rungs(
     }
     every = {name: max(1, count // evaluations) for name, count in zip(shares, steps, strict=True)}
     student = later.model_copy(update=STUDENT)
-    bases = {"source": base, "render": later, "image_level": student, "instance_level": student}
+    whole = student.model_copy(update={"learning_rate": whole_rate or later_rate})
+    bases = {"source": base, "render": later, "image_level": whole, "instance_level": student}
     return {
         name: bases[name].model_copy(update={"steps": count, "mix": shares[name], "evaluate_every": every[name]})
         for name, count in zip(shares, steps, strict=True)
@@ -212,7 +216,7 @@ def demo() -> Preset:
         render=RenderParams(steps=200, channels=12, blocks=2, critic_channels=16, crop=96, batch=2, photos=300),
         trials=1,
         trial_steps=200,
-        train=_rungs(train, steps=(800, 250, 120, 380), later_rate=5e-4, evaluations=1),
+        train=_rungs(train, steps=(800, 250, 120, 380), later_rate=5e-4, whole_rate=2e-4, evaluations=1),
         select=_selections(tolerance=1.0),
     )
 
@@ -222,7 +226,7 @@ def cpu() -> Preset:
     train = TrainParams(image_size=384, batch=4, precision="auto")
     # A shop's val is small: the best of many looks at it flatters a rung, and the next one, better in truth, is thrown
     # away for not reaching that.
-    rungs = _rungs(train, steps=(3000, 1500, 1000, 1800), later_rate=5e-4, evaluations=2)
+    rungs = _rungs(train, steps=(3000, 1500, 1000, 1800), later_rate=5e-4, whole_rate=2e-4, evaluations=2)
     return Preset(name="cpu", train=rungs, select=_selections())
 
 
