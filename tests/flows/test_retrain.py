@@ -151,6 +151,6 @@ def test_mixed__has_a_share_for_each_input():
 
 def test_preset__a_short_retraining_forgets_where_its_average_began():
     made = PRESETS["demo"]().retrain["new"]
-    later = PRESETS["demo"]().train["image_level"]
+    later = PRESETS["demo"]().train["render"]
     assert made.learning_rate == 2 * later.learning_rate
     assert made.average**made.steps < 0.01 < later.average**made.steps
