@@ -221,12 +221,12 @@ def select_photo(
         return Selected(row=row(status="rejected", reason="a person marked this list as bad"))
     if verdict == "good":
         return Selected(row=row(mode="image", objects=judged.trusted, reason="a person marked this list as good"))
-    faint = tuple(map(as_ignored, judged.doubtful))
+    doubtful = tuple(map(as_ignored, judged.doubtful))
     if not against:
-        return Selected(row=row(mode="image", objects=(*judged.trusted, *faint), reason=_TAKEN[params.rule]))
+        return Selected(row=row(mode="image", objects=(*judged.trusted, *doubtful), reason=_TAKEN[params.rule]))
     if params.mode == "image":
         return Selected(row=row(status="rejected", reason=against))
-    ignored = [*map(as_ignored, judged.doubtful), *map(stray_region, strays_N4.tolist())]
+    ignored = [*doubtful, *map(stray_region, strays_N4.tolist())]
     objects = (*judged.trusted, *ignored)
     if not ignored:
         return Selected(row=row(mode="instance", objects=objects, reason=against))

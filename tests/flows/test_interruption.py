@@ -12,13 +12,12 @@ from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED
 # What a shell starts in the background ignores Ctrl-C; what a terminal runs does not.
 _LISTENING = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
 _STUBBORN = """
-import time
 from flows.interruption import end_on_signals
 end_on_signals()
 while True:
     try:
         print("waiting", flush=True)
-        time.sleep(100)
+        signal.pause()
     except KeyboardInterrupt:
         pass
 """
