@@ -172,7 +172,10 @@ class DPSNet(nn.Module):
         boxes = torch.cat([target["boxes"] for target in targets])
         labels = torch.cat([target["labels"] for target in targets])
         sizes = torch.tensor([len(target["boxes"]) for target in targets], device=density.device)
-        photo_N = torch.repeat_interleave(torch.arange(len(targets), device=density.device), sizes)
+        # With the length given nothing waits for the device.
+        photo_N = torch.repeat_interleave(
+            torch.arange(len(targets), device=density.device), sizes, output_size=len(boxes)
+        )
         channel_N = self.count_channels[labels - 1]
         shape = (density.shape[0], density.shape[1], density.shape[2], density.shape[3])
         wanted = density_targets(boxes, photo_N=photo_N, channel_N=channel_N, shape=shape, stride=COUNT_STRIDE)

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import torch
 
-from models.augmentation import relit, warped
+from models.augmentation import covered, relit, warped
 
 
 def _matrix(scale=0.8, shift=(3.0, -2.0), quarter=1):
@@ -44,3 +44,17 @@ def test_relit__noise_depends_on_the_photos_own_seed():
     both, second = relit(photos, lights_B7=noisy, seeds=[1, 2]), relit(photos[1:], lights_B7=noisy[1:], seeds=[2])
     assert torch.equal(both[1], second[0]) and not torch.equal(both[0], both[1])
     assert abs(float(both.std()) - 5 / 255) < 1e-3
+
+
+def test_covered__paints_each_photos_own_boxes():
+    photos = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    covers = [
+        torch.tensor([[1.0, 2, 4, 5, 51], [2.6, 0, 8, 3, 255]]),
+        torch.zeros(0, 5),
+        torch.tensor([[0.0, 0, 2, 1, 0]]),
+    ]
+    expected = photos.clone()
+    expected[0, :, 2:5, 1:4] = 0.2
+    expected[0, :, 0:3, 3:8] = 1
+    expected[2, :, 0:1, 0:2] = 0
+    torch.testing.assert_close(covered(photos, covers=covers), expected)
