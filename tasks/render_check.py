@@ -60,9 +60,12 @@ def edge_agreement(before_HW: Grey, after_HW: Grey) -> float:
 
     Every pixel counts by its gradient's strength, so the strongest edges decide; a gain or an offset changes nothing.
     """
-    before, after = _gradient(before_HW), _gradient(after_HW)
-    norms = float(np.linalg.norm(before) * np.linalg.norm(after))
-    return 1.0 if norms < 1e-6 else float((before * after).sum()) / norms
+    return _agreement(_gradient(before_HW), _gradient(after_HW))
+
+
+def _agreement(before_2HW: Grey, after_2HW: Grey) -> float:
+    norms = float(np.linalg.norm(before_2HW) * np.linalg.norm(after_2HW))
+    return 1.0 if norms < 1e-6 else float((before_2HW * after_2HW).sum()) / norms
 
 
 def edge_shift(before_HW: Grey, after_HW: Grey) -> float:
@@ -70,7 +73,11 @@ def edge_shift(before_HW: Grey, after_HW: Grey) -> float:
 
     Returns 0 for pictures without detail to measure it on.
     """
-    before, after = (np.hypot(*_gradient(picture)) for picture in (before_HW, after_HW))
+    return _displacement(_gradient(before_HW), _gradient(after_HW))
+
+
+def _displacement(before_2HW: Grey, after_2HW: Grey) -> float:
+    before, after = np.hypot(*before_2HW), np.hypot(*after_2HW)
     if before.std() < 1.0 or after.std() < 1.0:
         return 0.0
     window = cv2.createHanningWindow((before.shape[1], before.shape[0]), cv2.CV_32F)
@@ -87,11 +94,12 @@ def item_scores(before_HW3: Photo, after_HW3: Photo, *, boxes_N4: NDArray[np.flo
     scores = []
     for box in boxes_N4:
         inside = _window(box, height=before_HW.shape[0], width=before_HW.shape[1])
+        before_2HW, after_2HW = _gradient(before_HW[inside]), _gradient(after_HW[inside])
         scores.append(
             ItemScores(
                 structure=float(structure_HW[inside].mean()),
-                edges=edge_agreement(before_HW[inside], after_HW[inside]),
-                shift=edge_shift(before_HW[inside], after_HW[inside]),
+                edges=_agreement(before_2HW, after_2HW),
+                shift=_displacement(before_2HW, after_2HW),
             )
         )
     return scores

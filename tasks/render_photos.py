@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.manifest import ManifestRow
-from storage.rle import decode_mask
+from storage.rle import decode_union
 
 Photo = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -38,11 +38,10 @@ class Crops:
 
 def item_mask(row: ManifestRow, *, height: int, width: int) -> Mask:
     """The union of a photo's products, bool [height, width]: their masks, or boxes where a mask is not recorded."""
-    mask_HW = np.zeros((height, width), np.bool_)
+    masks = [item.mask_rle for item in row.objects if item.mask_rle is not None]
+    mask_HW = decode_union(masks, height=height, width=width)
     for item in row.objects:
-        if item.mask_rle is not None:
-            mask_HW |= decode_mask(item.mask_rle, height=height, width=width)
-        else:
+        if item.mask_rle is None:
             left, top, right, bottom = (round(side) for side in item.box)
             mask_HW[max(top, 0) : bottom, max(left, 0) : right] = True
     return mask_HW
