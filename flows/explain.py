@@ -7,9 +7,10 @@ stands in for the new one, so that the stages after it can be looked at too: whe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from storage.digest import JSON
 from storage.manifest import Manifest
 from storage.recorded import Recorded, first_difference, recorded_in
 from storage.store import Store
@@ -86,8 +87,10 @@ class ExplainRunner:
             return "its result is gone from the store" if gone else "never run before under this name"
         if before.key == key:
             return self.store.damage(before) or "its result is there"
-        now = Recorded(version=params.version, parameters=params.model_dump(mode="json"), inputs=digests_of(inputs))
-        return first_difference(recorded_in(before.metadata), now) or "its inputs in another order"
+        now = Recorded(version=params.version, parameters=_in_key(params), inputs=digests_of(inputs))
+        then = recorded_in(before.metadata)
+        then = replace(then, parameters=params.in_key(then.parameters))
+        return first_difference(then, now) or "its inputs in another order"
 
 
 def _manifests(value: Input) -> Sequence[Manifest]:
@@ -101,4 +104,8 @@ def _own_change(params: StageParams, *, before: Manifest | None) -> bool:
     if before is None:
         return True
     recorded = before.metadata
-    return recorded["version"] != params.version or recorded["parameters"] != params.model_dump(mode="json")
+    return recorded["version"] != params.version or params.in_key(recorded["parameters"]) != _in_key(params)
+
+
+def _in_key(params: StageParams) -> dict[str, JSON]:
+    return params.in_key(params.model_dump(mode="json"))

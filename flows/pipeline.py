@@ -87,9 +87,9 @@ class Rung:
 
     @property
     def val_rank(self) -> tuple[float, float]:
-        """Better is larger: cAcc on val, then fewer wrong items there."""
+        """Better is larger: fewer wrong items on val, then cAcc there, as students' checkpoints are chosen."""
         averaged = self.report["val"]["averaged"]
-        return averaged["cAcc"], -averaged["ACD"]
+        return -averaged["ACD"], averaged["cAcc"]
 
 
 @dataclass(kw_only=True)

@@ -6,9 +6,12 @@ for the same inputs and parameters.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from storage.digest import JSON
 
 Renderer = Literal["cyclegan", "fastcut", "colour", "fourier", "none"]
 
@@ -25,7 +28,17 @@ class StageParams(BaseModel):
     version: ClassVar[int] = 1
     own_process: ClassVar[bool] = False
     many_processes: ClassVar[bool] = False
+    # Settings that came later, at the values that mean what was done before them.
+    later: ClassVar[Mapping[str, JSON]] = {}
     seed: int = Field(default=0, ge=0, description="seed of every random choice in this stage")
+
+    @classmethod
+    def in_key(cls, parameters: Mapping[str, JSON]) -> dict[str, JSON]:
+        """What of parameters is a part of a stage's key: later settings only where they say something else.
+
+        So nobody's trainings run again for a setting that they don't use.
+        """
+        return {name: value for name, value in parameters.items() if name not in cls.later or value != cls.later[name]}
 
 
 class IngestParams(StageParams):
@@ -297,6 +310,7 @@ class TrainParams(StageParams):
     version: ClassVar[int] = 12
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
+    later: ClassVar[Mapping[str, JSON]] = {"best_by": "cAcc"}
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
     strides: tuple[int, ...] = Field(
         default=(8, 16, 32), description="pyramid levels; (4, 8, 16, 32) adds the finest, P2"
@@ -367,6 +381,11 @@ class TrainParams(StageParams):
     density_weight: float = Field(default=0.5, ge=0, description="of the counting view's density loss")
     count_weight: float = Field(default=0.5, ge=0, description="of the counting view's count loss")
     evaluate_every: int = Field(default=1000, ge=1, description="steps between two evaluations on val")
+    best_by: Literal["cAcc", "ACD"] = Field(
+        default="cAcc",
+        description="figure on val by which the best checkpoint is chosen; the other one decides between equals. ACD "
+        "(wrong items a photo) tells small differences on few photos better",
+    )
     patience: int = Field(default=0, ge=0, description="evaluations without a better one that end it early; 0: none do")
     save_every: int = Field(default=250, ge=1, description="steps between two saved training states")
     cache_gigabytes: float = Field(default=4.0, ge=0, description="most memory for decoded photos")
@@ -448,7 +467,7 @@ class SelectParams(StageParams):
     """Pseudo-labels chosen from predictions on the pool."""
 
     stage: ClassVar[str] = "select"
-    version: ClassVar[int] = 9
+    version: ClassVar[int] = 10
     mode: Literal["image", "instance"] = Field(
         default="instance", description="image: whole photos only; instance: also the confident items of the others"
     )
@@ -469,7 +488,7 @@ class SelectParams(StageParams):
         ge=0,
         le=1,
         description="score below which a detection is ignored, and a doubtful place, by the mean of all views, is so "
-        "faint that it does not speak against its photo",
+        "faint that it is taken for none",
     )
     agreement: float = Field(
         default=0.5, ge=0, le=1, description="least share of all views that must show an item for it to be trusted"
@@ -489,6 +508,12 @@ class SelectParams(StageParams):
     )
     stray_contrast: float = Field(
         default=0.06, gt=0, description="least departure in colour from the board, as a log ratio, of something on it"
+    )
+    emphasis: float = Field(
+        default=10.0,
+        ge=0,
+        description="how much more often a student sees photos in which the votes of all views put the plain view "
+        "right: by 1 + emphasis times such mistakes, as a share of the trusted items",
     )
     margin: float = Field(default=0.08, ge=0, description="erased around a doubtful box, relative to its longer side")
     quality: int = Field(default=92, ge=1, le=100, description="JPEG quality of repainted photos")

@@ -104,7 +104,7 @@ def result_of(manifest: Manifest, *, params: StageParams, key: str, cached: bool
 
 def key_of(params: StageParams, *, inputs: Mapping[str, Input]) -> str:
     """The stage key of `params` on `inputs`: name, version, parameters and the content digests of the inputs."""
-    parameters = params.model_dump(mode="json")
+    parameters = params.in_key(params.model_dump(mode="json"))
     return stage_key(params.stage, version=params.version, parameters=parameters, inputs=digests_of(inputs))
 
 

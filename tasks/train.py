@@ -1,4 +1,4 @@
-"""Stage `train`: DPSNet on labelled photos, evaluated on val as it goes; the best checkpoint by val cAcc is the result.
+"""Stage `train`: DPSNet on labelled photos, evaluated on val as it goes; the best checkpoint there is the result.
 
 A step is a function of (seed, number of the step): which photos, how they are varied, which regions are sampled. What a
 killed training needs to go on, bit for bit on a CPU, is therefore the state of `models.training.Trainer` alone.
@@ -298,7 +298,7 @@ def learn(
         detector.network.load_state_dict(trainer.averaged)
         result = evaluate_on_val(detector, photos=val_photos, val=val, nms_choice=params.nms)
         context.log(f"step {trainer.step}: val cAcc {result.metrics['cAcc']:.3f}, count error {result.count_error:.2f}")
-        return Evaluation(rank=result.rank, figures=result.to_json())
+        return Evaluation(rank=result.rank(best_by=params.best_by), figures=result.to_json())
 
     folder = TrainingFolder(context.checkpoint_folder)
     run_training(context, trainer=trainer, plan=plan, folder=folder, batches=drawn, evaluate=evaluate)

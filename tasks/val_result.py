@@ -60,10 +60,10 @@ class ValResult:
             "confidence": self.confidence.to_json(),
         }
 
-    @property
-    def rank(self) -> tuple[float, float]:
-        """Better is larger: cAcc first, then fewer wrong items."""
-        return self.metrics["cAcc"], -self.metrics["ACD"]
+    def rank(self, *, best_by: Literal["cAcc", "ACD"]) -> tuple[float, float]:
+        """Better is larger: right lists and fewer wrong items, whichever of them comes first."""
+        accuracy, wrong = self.metrics["cAcc"], -self.metrics["ACD"]
+        return (accuracy, wrong) if best_by == "cAcc" else (wrong, accuracy)
 
 
 def evaluate_on_val(

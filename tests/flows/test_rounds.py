@@ -18,7 +18,13 @@ def rung_with(accuracy, wrong):
 
 @pytest.mark.parametrize(
     ("after", "expected"),
-    [((0.6, 1.0), "after"), ((0.5, 1.0), "before"), ((0.5, 0.9), "after"), ((0.4, 0.1), "before")],
+    [
+        ((0.6, 1.0), "after"),
+        ((0.5, 1.0), "before"),
+        ((0.5, 0.9), "after"),
+        ((0.4, 0.9), "after"),
+        ((0.9, 1.1), "before"),
+    ],
 )
 def test_better_on_val__a_later_rung_must_gain(after, expected):
     rungs = {"before": rung_with(0.5, 1.0), "after": rung_with(*after)}

@@ -103,6 +103,16 @@ def test_key_of__does_not_depend_on_where_an_input_lies(tmp_path, store):
     assert key_of(CopyParams(), inputs={"source": here}) == key_of(CopyParams(), inputs={"source": there})
 
 
+def test_key_of__a_later_setting_counts_where_it_says_something_else():
+    class MoreParams(CopyParams):
+        later = {"upper": False}
+        upper: bool = False
+
+    assert key_of(MoreParams(), inputs={}) == key_of(CopyParams(), inputs={})
+    assert key_of(MoreParams(upper=True), inputs={}) != key_of(CopyParams(), inputs={})
+    assert key_of(MoreParams(suffix="?"), inputs={}) == key_of(CopyParams(suffix="?"), inputs={})
+
+
 def test_load_input__takes_urls_references_and_lists(store):
     manifest, result = execute(CopyParams(), inputs={}, store=store)
     assert load_input(None, store=store) is None

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -75,3 +77,17 @@ def test_across_products__is_torchvisions_nms_without_labels():
     expected = nms(torch.tensor(boxes), torch.tensor(scores.copy()), 0.5).tolist()
     assert list(kept) == [objects[index] for index in expected]
     assert across_products([], overlap=0.5) == ()
+
+
+def test_rank__right_lists_or_wrong_items_first():
+    # One photo more is right, but the others are wrong in two items instead of one.
+    few, many = (
+        replace(_result(_Finds([BOX], [0.9], [1]), [(1, BOX)]), metrics={"cAcc": accuracy, "ACD": wrong})
+        for accuracy, wrong in ((0.5, 0.5), (0.6, 0.8))
+    )
+    assert many.rank(best_by="cAcc") > few.rank(best_by="cAcc")
+    assert few.rank(best_by="ACD") > many.rank(best_by="ACD")
+    equal = replace(few, metrics={"cAcc": 0.6, "ACD": 0.5})
+    assert equal.rank(best_by="ACD") > few.rank(best_by="ACD") and equal.rank(best_by="cAcc") > many.rank(
+        best_by="cAcc"
+    )
