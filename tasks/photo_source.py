@@ -114,18 +114,20 @@ def balanced_weights(rows: Sequence[ManifestRow], *, balance: float) -> NDArray[
 
     `balance` is the exponent: 0 draws all alike, 1 shows every SKU about as often. A photo without an item gets what
     the least wanted one gets. SKUs that are hard to tell apart are rare among trusted items, so they gain as well.
+    What selection thinks a photo is worth (its attribute `weight`; else 1) is multiplied with that.
     """
     skus = [[item.sku for item in row.objects if item.status == "ok"] for row in rows]
     frequency = Counter(sku for photo in skus for sku in photo)
     weights_N = np.array([np.mean([frequency[sku] ** -balance for sku in photo]) if photo else 0.0 for photo in skus])
     least = weights_N[weights_N > 0].min(initial=np.inf)
     weights_N[weights_N == 0] = least if np.isfinite(least) else 1.0
+    weights_N *= [float(row.attributes.get("weight", 1.0)) for row in rows]
     return weights_N / weights_N.sum()
 
 
 def _cumulative(rows: Sequence[ManifestRow], *, balance: float) -> NDArray[np.float64] | None:
     """What `searchsorted` draws a pseudo-labelled photo with; None where all photos are drawn alike."""
-    if not balance or not any(row.split == "pseudo" for row in rows):
+    if not any(row.split == "pseudo" and (balance or "weight" in row.attributes) for row in rows):
         return None
     # The last sum may be a little below 1, where a number could be drawn.
     return np.cumsum(balanced_weights(rows, balance=balance))[:-1]

@@ -4,7 +4,7 @@ Of a pool row only the location, digest and size of its photo are read; a pool r
 that no truth can slip in. Where predictions on val are given, they calibrate scores (to probabilities of being right)
 and the counts first. Every photo gets a row "pseudo/<stem>" that says why it was taken or not:
 
-    taken whole     the row refers to the pool's photo; attributes.mode = "image"; what is faint is marked "ignore"
+    taken whole     the row refers to the pool's photo; attributes.mode = "image"
     taken in part   a photo of its own, doubtful places painted over with board and marked "ignore"; mode = "instance"
     not taken       status "rejected" and the reason; its objects are what was proposed, and teach nothing
 """
@@ -31,7 +31,7 @@ from tasks.guard_rails import expected_skus, guard_rails, plot_guard_rails
 from tasks.look import is_board
 from tasks.params import SelectParams
 from tasks.repaint import LitBoard, closest_board, grown, paint_board, stray_boxes
-from tasks.selection import Counts, Judged, as_ignored, boxes_of, consensus, judge, objection, stray_region
+from tasks.selection import Counts, Judged, as_ignored, boxes_of, consensus, judge, objection, put_right, stray_region
 from tasks.stage import stage
 
 PLOT_ROW = "plot/guard_rails"
@@ -215,15 +215,15 @@ def select_photo(
     lit = closest_board(photo_HW3, boards=list(boards), boxes_N4=everything_N4)
     strays_N4 = _strays(lit, judged=judged, params=params)
     against = objection(judged, counts=seen.counts, strays=len(strays_N4), params=params)
-    row = partial(_row, seen, judged=judged, strays=len(strays_N4))
+    row = partial(_row, seen, judged=judged, strays=len(strays_N4), weight=_weight(seen, judged=judged, params=params))
     verdict = (verdicts or {}).get(("pseudo", pseudo_id(seen.photo), label_text(judged.trusted)))
     if verdict == "bad":
         return Selected(row=row(status="rejected", reason="a person marked this list as bad"))
     if verdict == "good":
         return Selected(row=row(mode="image", objects=judged.trusted, reason="a person marked this list as good"))
-    doubtful = tuple(map(as_ignored, judged.doubtful))
+    doubtful = tuple(map(as_ignored, judged.doubts(params=params)))
     if not against:
-        return Selected(row=row(mode="image", objects=(*judged.trusted, *doubtful), reason=_TAKEN[params.rule]))
+        return Selected(row=row(mode="image", objects=judged.trusted, reason=_TAKEN[params.rule]))
     if params.mode == "image":
         return Selected(row=row(status="rejected", reason=against))
     ignored = [*doubtful, *map(stray_region, strays_N4.tolist())]
@@ -257,6 +257,7 @@ def _row(
     judged: Judged,
     strays: int,
     reason: str,
+    weight: float = 1.0,
     mode: str | None = None,
     objects: tuple[ManifestObject, ...] = (),
     status: str = "ok",
@@ -271,6 +272,7 @@ def _row(
         "trusted": len(judged.trusted),
         "doubtful": len(judged.doubtful),
         "strays": strays,
+        **({"weight": weight} if weight != 1 else {}),
         **({"mode": mode} if mode else {}),
     }
     row = ManifestRow(
@@ -288,6 +290,14 @@ def _row(
     if status != "ok":
         return row
     return replace(row, path=photo.url, digest=photo.digest, bytes=photo.bytes, media_type=photo.media_type)
+
+
+def _weight(seen: Predicted, *, judged: Judged, params: SelectParams) -> float:
+    """How often a student sees the photo, relative to one that teaches nothing that its teacher's plain view did not
+    know: there is most to learn where the other views know better."""
+    if params.rule != "views":
+        return 1.0
+    return 1.0 + params.emphasis * put_right(judged, plain=seen.objects, params=params) / len(judged.trusted)
 
 
 def _quality(objects: Sequence[ManifestObject]) -> float | None:

@@ -36,6 +36,14 @@ class Judged:
         """The expected share of right items among the trusted ones, of which there are some."""
         return sum(_score(item) for item in self.trusted) / len(self.trusted)
 
+    def doubts(self, *, params: SelectParams) -> list[ManifestObject]:
+        """The doubtful items where a product may well be.
+
+        What all views together hardly see is left out: one view takes it for a product, mostly a part of one or two
+        neighbours, and the others know better. Nine of ten such places are none.
+        """
+        return [item for item in self.doubtful if _score(item) >= params.doubtful_score]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
@@ -168,10 +176,9 @@ def objection(judged: Judged, *, counts: Counts, strays: int, params: SelectPara
         return ""
     if params.rule == "paper":
         return "" if trusted == round(counts.total) else _miscounted(trusted, counts.total)
-    # What one view takes for a product and the others don't see is hardly ever one; what several half see often is.
-    clear = [item for item in judged.doubtful if _score(item) >= params.doubtful_score]
-    if clear:
-        return f"{len(clear)} doubtful: {clear[0].reason}"
+    doubts = judged.doubts(params=params)
+    if doubts:
+        return f"{len(doubts)} doubtful: {doubts[0].reason}"
     if strays:
         return f"{strays} unexplained on the board"
     if judged.precision < params.precision:
@@ -193,6 +200,24 @@ def _channel_objection(trusted: Sequence[ManifestObject], *, counts: Counts, par
             skus = sorted({item.sku for item in trusted if counts.channel_of.get(item.category) == channel})
             return f"{_miscounted(found[channel], count)} in channel {channel} ({', '.join(skus) or 'nothing found'})"
     return ""
+
+
+def put_right(judged: Judged, *, plain: Sequence[ManifestObject], params: SelectParams) -> int:
+    """How many mistakes of the plain view the votes of all views put right.
+
+    Those are trusted items that it does not show with a score that is trusted, or shows as another SKU; and what it is
+    sure of where all views together see nothing, or another SKU.
+    """
+    sure = [item for item in plain if _score(item) >= params.confident_score]
+    missed = [item for item in judged.trusted if not _shown(item, by=sure)]
+    places = [*judged.trusted, *(replace(item, category=0) for item in judged.doubts(params=params))]
+    return len(missed) + sum(not _shown(item, by=places) for item in sure)
+
+
+def _shown(item: ManifestObject, *, by: Sequence[ManifestObject]) -> bool:
+    """Whether one of others lies in an item's place and is of its SKU, or of category 0, which may be any."""
+    (iou_M,) = iou_matrix(boxes_of([item]), boxes_of(by))
+    return any(iou >= _SAME_PLACE and one.category in (0, item.category) for iou, one in zip(iou_M, by, strict=True))
 
 
 def as_ignored(item: ManifestObject) -> ManifestObject:

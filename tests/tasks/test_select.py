@@ -213,7 +213,7 @@ def test_select__another_view_must_agree(store):
     assert made.ok == ()
 
 
-def test_select__what_one_of_many_views_sees_teaches_nothing_in_a_whole_photo(store):
+def test_select__what_one_of_many_views_sees_is_none(store):
     given = inputs(store)
     ghost = ManifestObject(category=2, sku="sku-2", box=(180, 160, 230, 220), score=0.85)
     views = [
@@ -223,10 +223,38 @@ def test_select__what_one_of_many_views_sees_teaches_nothing_in_a_whole_photo(st
     others = [committed(store, "predict", rows, key=f"view{number}") for number, rows in enumerate(views)]
     row = run_stage_locally(select, PARAMS, store=store, **given, other_views=others).row("pseudo/whole")
     assert (row.attributes["mode"], row.url) == ("image", given["pool"].row("pool/whole").url)
-    assert [(item.box, item.reason) for item in row.objects if item.status == "ignore"] == [
-        (ghost.box, "found in 1 of 4 views")
+    assert [item.status for item in row.objects] == ["ok"] * 3
+    assert not any(item.box == ghost.box for item in row.objects)
+
+
+def test_select__a_photo_whose_other_views_know_better_weighs_more(store):
+    given = inputs(store)
+    params = PARAMS.model_copy(update={"emphasis": 6.0, "confident_score": 0.7, "agreement": 0.5})
+    rows = given["predictions"].rows
+    blind = [
+        (
+            replace(
+                row, objects=tuple(one for one in row.objects if row.item_id != "pool/whole" or one.sku == "sku-1")
+            ),
+            None,
+        )
+        for row in rows
     ]
-    assert len([item for item in row.objects if item.status == "ok"]) == 3
+    others = [
+        committed(store, "predict", [(replace(row, objects=row.objects), None) for row in rows], key=f"view{number}")
+        for number in range(4)
+    ]
+    made = run_stage_locally(
+        select,
+        params,
+        store=store,
+        **{**given, "predictions": committed(store, "predict", blind, key="blind")},
+        other_views=others,
+    )
+    # One of three items is unseen: 1 + 6 / 3. Where the views say the same there is nothing to tell.
+    weights = {row.item_id: row.attributes.get("weight") for row in made.ok}
+    assert weights.pop("pseudo/whole") == pytest.approx(3.0)
+    assert weights and set(weights.values()) == {None}
 
 
 def test_select__same_bytes_for_any_number_of_workers(store, tmp_path):

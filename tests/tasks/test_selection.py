@@ -1,10 +1,22 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.manifest import ManifestObject
 from tasks.params import SelectParams
-from tasks.selection import Counts, Judged, as_ignored, consensus, judge, objection, sku_histogram, stray_region
+from tasks.selection import (
+    Counts,
+    Judged,
+    as_ignored,
+    consensus,
+    judge,
+    objection,
+    put_right,
+    sku_histogram,
+    stray_region,
+)
 
 PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, nms=0.5, tolerance=0.5, precision=0)
 
@@ -170,6 +182,26 @@ def test_counts_agrees__larger_piles_are_counted_less_exactly(trusted, count, ag
     assert counts.agrees(count, found=trusted, params=params) == agrees
     judged = judge([item(0.9, x=200 * place) for place in range(trusted)], params=params)
     assert bool(objection(judged, counts=counts, strays=0, params=params)) != agrees
+
+
+@pytest.mark.parametrize(
+    ("plain", "mistakes"),
+    [
+        ([item(0.9), item(0.9, x=300)], 0),
+        ([item(0.9)], 1),
+        ([item(0.9), item(0.7, x=300)], 1),
+        ([item(0.9, sku=2), item(0.9, x=300)], 2),
+        ([item(0.9, shift=60), item(0.9, x=300)], 2),
+        ([item(0.9), item(0.9, x=300), item(0.9, sku=3, x=600)], 0),
+        ([item(0.9), item(0.9, x=300), item(0.9, x=900)], 1),
+        ([item(0.9), item(0.9, x=300), item(0.9, x=1200)], 1),
+        ([], 2),
+    ],
+)
+def test_put_right__missed_ghosts_and_other_skus(plain, mistakes):
+    doubtful = (replace(item(0.4, x=600), reason="score"), replace(item(0.1, x=900), reason="found in 1 of 5 views"))
+    judged = Judged(trusted=(item(0.8), item(0.8, x=300)), doubtful=doubtful)
+    assert put_right(judged, plain=plain, params=PARAMS) == mistakes
 
 
 def test_sku_histogram__ignored_places_do_not_count():

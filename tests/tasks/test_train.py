@@ -16,7 +16,7 @@ from models.training.trainer import Trainer
 from models.training.world import ALONE, World
 from storage.catalog import Category, category_records
 from storage.images import encode_png
-from storage.manifest import ManifestObject, ManifestRow
+from storage.manifest import ManifestObject, ManifestRow, referenced
 from storage.store import Store
 from tasks import photo_source as photo_source_module
 from tasks.device import pick_device
@@ -201,6 +201,24 @@ def test_balanced_weights__every_sku_as_often():
     np.testing.assert_allclose(even, 1 / 8)
     assert balanced[6] == pytest.approx(balanced[:6].sum())
     assert balanced[7] == balanced[0] and balanced.sum() == pytest.approx(1)
+
+
+def test_balanced_weights__what_selection_says_a_photo_is_worth():
+    rows = [ManifestRow(item_id=str(index), attributes={"weight": 3.0} if index == 1 else {}) for index in range(3)]
+    np.testing.assert_allclose(balanced_weights(rows, balance=0.0), [0.2, 0.6, 0.2])
+
+
+def test_photo_source__draws_photos_of_more_weight_more_often(store):
+    plain = _pseudo(store, squares=6, bars=2)
+    publication = store.begin("select", key="weighted")
+    for row in plain.rows:
+        publication.add(referenced(replace(row, attributes={"weight": 9.0}) if row.item_id == "pseudo/7" else row))
+    photos = [publication.commit(metadata={}, content=plain.content)]
+    params = PARAMS.model_copy(update={"balance": 0.0, "zoom": 1.0})
+    source = PhotoSource(store, photos=photos, categories=CATEGORIES, params=params, kit=None, workers=0)
+    drawn = [source.sample(step=step, position=0)[1]["labels"].tolist() for step in range(400)]
+    # One of the two bars has 9 of 16 parts, the other one.
+    assert drawn.count([2]) == pytest.approx(400 * 10 / 16, abs=40)
 
 
 def test_photo_source__draws_rare_pseudo_labels_more_often(store):
