@@ -40,7 +40,7 @@ class Judged:
         """The doubtful items where a product may well be.
 
         What all views together hardly see is left out: one view takes it for a product, mostly a part of one or two
-        neighbours, and the others know better. Nine of ten such places are none.
+        neighbours, and the others know better.
         """
         return [item for item in self.doubtful if _score(item) >= params.doubtful_score]
 
