@@ -1,6 +1,6 @@
 """The ladder of iterative distillation on test, by seed, beside other ways to choose pseudo-labels.
 
-    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share 0.2] [--json]
+    python -m benchmarks.ladder [--dataset sample] [--preset cpu] [--store store] [--seeds 3] [--share SHARE] [--json]
 
 paper          source only, photos composed by the paper's recipe of views kept by its area rule
 source         source only, photos as in life
@@ -12,12 +12,12 @@ everything     image level, but every pool photo, with whatever reaches the scor
 paper_rule     image level by the paper's rule: as many detections as the counting view says
 
 The last three go on from `render` for as many steps as the two levels take together: they stand beside instance_level.
-Figures are those of test at the threshold that val chose. `--share` shortens every training alike, so that three seeds
-fit into three hours on two cores; for the same reason the renderer is one that needs no training. What a seed changes
-are the trainings. Every training is kept in the store: a benchmark that was stopped goes on where it was, and after
-each training its figures are printed. The last rows tell how right the labels are that `render` gives to val, each half
-of it judged by what the other half taught: those of whole photos, of all photos by the votes of all views, and by one
-view alone.
+Figures are those of test at the threshold that val chose. `--share` shortens every training alike: `cpu` has 0.2 of its
+steps unless told otherwise, so that three seeds fit into three hours on two cores, and other presets have all of
+theirs. For the same reason the renderer is one that needs no training. What a seed changes are the trainings. Every
+training is kept in the store: a benchmark that was stopped goes on where it was, and after each training its figures
+are printed. The last rows tell how right the labels are that `render` gives to val, each half of it judged by what the
+other half taught: those of whole photos, of all photos by the votes of all views, and by one view alone.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ from tasks.stage import Input
 
 FIGURES = ("cAcc", "ACD", "mAP50")
 _SAME_PLACE = 0.5
+# Of the trainings' steps, unless the command line says otherwise.
+_SHARES = {"cpu": 0.2}
 # The score from which a detection of a single view is a label where nothing is selected.
 _ONE_VIEW = 0.5
 
@@ -305,10 +307,12 @@ def main() -> None:
     """Climb once a seed."""
     parser = stage_arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="how many trainings of every rung")
-    parser.add_argument("--share", type=float, default=0.2, help="share of the preset's training steps")
+    parser.add_argument("--share", type=float, help="share of the preset's training steps (default: cpu 0.2, else 1)")
     parser.add_argument("--renderer", default="colour", help="renderer of the photos; auto: the preset's choice by val")
     parser.add_argument("--without-others", action="store_true", help="the ladder only, no other ways to choose")
     arguments = parser.parse_args()
+    if arguments.share is None:
+        arguments.share = _SHARES.get(arguments.preset, 1.0)
     seeds = []
     for seed in range(arguments.seeds):
         seeds.append(climbed(arguments, seed=seed))

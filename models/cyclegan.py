@@ -13,7 +13,8 @@ Deviations, each to keep print sharp and items in place:
 - The generator normalises each pixel over its channels in place of each channel over the photo. What a pixel becomes
   then depends on its receptive field alone: tiles agree with a single pass, and photos with training crops.
 - The critics do not normalise at all: instance normalisation removes the brightness and the noise level of a patch,
-  which is most of what tells a composed photo from a real one. He initialisation keeps their scale instead.
+  which is most of what tells a composed photo from a real one. He initialisation keeps their scale instead, and R1
+  (Mescheder et al., ICML 2018) holds their slope: without it some trainings run away to photos that are all dark.
 - The cycle and identity losses are smooth around 0 (Huber in place of L1): the identity, where training begins, would
   be a kink that weak critics never push the generators out of.
 - Bilinear resizing and a 3x3 convolution take the place of each transposed convolution: those print a grid of their
@@ -283,10 +284,22 @@ def translate(
     )
 
 
-def critic_loss(critic: PatchCritic, *, real_B3HW: Tensor, translated_B3HW: Tensor) -> Tensor:
-    """The critic's least-squares loss on real and translated images, halved as published."""
-    real = adversarial_loss(critic(real_B3HW), real=1.0)
-    return (real + adversarial_loss(critic(translated_B3HW), real=0.0)) / 2
+def critic_loss(critic: PatchCritic, *, real_B3HW: Tensor, translated_B3HW: Tensor, slope_weight: float) -> Tensor:
+    """The critic's least-squares loss on real and translated images, halved as published, and that of its slope."""
+    real_B3HW = real_B3HW.detach().requires_grad_()
+    scores = critic(real_B3HW)
+    told = adversarial_loss(scores, real=1.0) + adversarial_loss(critic(translated_B3HW), real=0.0)
+    return (told + slope_weight * slope_loss(scores, images_B3HW=real_B3HW)) / 2
+
+
+def slope_loss(scores: Tensor, *, images_B3HW: Tensor) -> Tensor:
+    """R1 (Mescheder et al., ICML 2018): the mean square of the scores' gradient at the images they are of.
+
+    The gradient is that of an image's mean score times the number of its values: what the score changes by for each
+    unit that all values rise alike, if all have the same share in it. So it does not depend on the crop's size.
+    """
+    (gradient_B3HW,) = torch.autograd.grad(scores.sum(), images_B3HW, create_graph=True)
+    return (gradient_B3HW * (images_B3HW[0].numel() / scores[0].numel())).square().mean()
 
 
 class GeneratorLosses(nn.Module):
@@ -311,8 +324,9 @@ class GeneratorLosses(nn.Module):
 class CriticLosses(nn.Module):
     """What the critics learn from the same batch: real images against translated ones, some of them older."""
 
-    def __init__(self, generators: GeneratorLosses, *, buffers: nn.ModuleDict) -> None:
+    def __init__(self, generators: GeneratorLosses, *, buffers: nn.ModuleDict, slope_weight: float) -> None:
         super().__init__()
+        self.slope_weight = slope_weight
         self.pool_critic, self.synthetic_critic = generators.model.pool_critic, generators.model.synthetic_critic
         self.buffers_of = buffers
         self._made = generators.made
@@ -328,10 +342,15 @@ class CriticLosses(nn.Module):
                 (("pool", made.pool_like_B3HW), ("synthetic", made.synthetic_like_B3HW))
             )
         )
-        loss = critic_loss(self.pool_critic, real_B3HW=pool_B3SS, translated_B3HW=pool_like) + critic_loss(
-            self.synthetic_critic, real_B3HW=synthetic_B3SS, translated_B3HW=synthetic_like
+        pairs = (
+            (self.pool_critic, pool_B3SS, pool_like),
+            (self.synthetic_critic, synthetic_B3SS, synthetic_like),
         )
-        return {"critics": loss}
+        losses = [
+            critic_loss(critic, real_B3HW=real, translated_B3HW=translated, slope_weight=self.slope_weight)
+            for critic, real, translated in pairs
+        ]
+        return {"critics": losses[0] + losses[1]}
 
 
 def _distance(images_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:

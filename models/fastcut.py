@@ -112,8 +112,9 @@ class TranslationLosses(nn.Module):
 class PoolCriticLoss(nn.Module):
     """What the critic learns from the same batch: pool images against translated ones."""
 
-    def __init__(self, translations: TranslationLosses) -> None:
+    def __init__(self, translations: TranslationLosses, *, slope_weight: float) -> None:
         super().__init__()
+        self.slope_weight = slope_weight
         self.pool_critic = translations.model.pool_critic
         self._made = translations.made
 
@@ -121,4 +122,10 @@ class PoolCriticLoss(nn.Module):
         self, synthetic_B3SS: Tensor, mask_B1SS: Tensor, pool_B3SS: Tensor, seeds: list[int]
     ) -> dict[str, Tensor]:
         """The critic's loss by name."""
-        return {"critics": critic_loss(self.pool_critic, real_B3HW=pool_B3SS, translated_B3HW=self._made.popleft())}
+        loss = critic_loss(
+            self.pool_critic,
+            real_B3HW=pool_B3SS,
+            translated_B3HW=self._made.popleft(),
+            slope_weight=self.slope_weight,
+        )
+        return {"critics": loss}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage.digest import JSON
 
 Renderer = Literal["cyclegan", "fastcut", "colour", "fourier", "none"]
+LEARNING_RENDERERS: tuple[Renderer, ...] = ("cyclegan", "fastcut")
 
 
 class StageParams(BaseModel):
@@ -280,6 +281,7 @@ class RenderParams(StageParams):
     identity_weight: float = Field(default=1.0, ge=0, description="of the identity loss (paper: 5)")
     contrast_weight: float = Field(default=10.0, ge=0, description="of FastCUT's contrastive loss (paper: 10)")
     content_weight: float = Field(default=10.0, ge=0, description="of the loss that keeps detail inside products")
+    slope_weight: float = Field(default=5e-4, ge=0, description="of R1, the loss that keeps a critic from being steep")
     save_every: int = Field(default=100, ge=1, description="steps between two saved training states")
     threads: int = Field(default=2, ge=1, description="CPU threads of the training; sums depend on it")
     tile: int = Field(default=1024, ge=256, description="longest side that the generator sees at once")
@@ -288,6 +290,12 @@ class RenderParams(StageParams):
     min_structure: float = Field(default=0.75, description="least structure similarity of an item")
     min_edges: float = Field(default=0.75, description="least edge agreement of an item")
     max_shift: float = Field(default=1.0, description="largest displacement of an item's edges, photo pixels")
+
+    @classmethod
+    def in_key(cls, parameters: Mapping[str, JSON]) -> dict[str, JSON]:
+        """As for every stage; without what came later and concerns renderers that learn, for the others."""
+        concerns = parameters.get("renderer") in LEARNING_RENDERERS
+        return {name: value for name, value in super().in_key(parameters).items() if concerns or name != "slope_weight"}
 
 
 class ChooseParams(StageParams):

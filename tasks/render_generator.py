@@ -90,6 +90,7 @@ def _training(context: StageContext, *, params: RenderParams) -> _Training:
             learning_rate=params.learning_rate,
             contrast=params.contrast_weight,
             content=params.content_weight,
+            slope_weight=params.slope_weight,
             device=device,
         )
         return _Training(trainer=trainer, generator=cut.to_pool, translators=[cut.to_pool])
@@ -100,6 +101,7 @@ def _training(context: StageContext, *, params: RenderParams) -> _Training:
         crop=params.crop,
         learning_rate=params.learning_rate,
         weights=LossWeights(cycle=params.cycle_weight, identity=params.identity_weight, content=params.content_weight),
+        slope_weight=params.slope_weight,
         device=device,
     )
     return _Training(trainer=trainer, generator=gan.to_pool, translators=[gan.to_pool, gan.to_synthetic])

@@ -19,12 +19,19 @@ RandomAt = Callable[[int, int], torch.Generator]
 
 
 def make_cyclegan_trainer(
-    model: CycleGAN, *, steps: int, crop: int, learning_rate: float, weights: LossWeights, device: torch.device
+    model: CycleGAN,
+    *,
+    steps: int,
+    crop: int,
+    learning_rate: float,
+    weights: LossWeights,
+    slope_weight: float,
+    device: torch.device,
 ) -> Trainer:
     """The trainer of a CycleGAN: a phase for its generators, one for its critics. `crop`: side of a crop in pixels."""
     buffers = nn.ModuleDict({name: ImageBuffer(side=crop) for name in ("pool", "synthetic")})
     generators = GeneratorLosses(model, weights=weights)
-    critics = CriticLosses(generators, buffers=buffers)
+    critics = CriticLosses(generators, buffers=buffers, slope_weight=slope_weight)
     how = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
     return Trainer(
         network=nn.ModuleDict({"model": model, "older": buffers}),
@@ -38,17 +45,25 @@ def make_cyclegan_trainer(
 
 
 def make_fastcut_trainer(
-    model: FastCut, *, steps: int, learning_rate: float, contrast: float, content: float, device: torch.device
+    model: FastCut,
+    *,
+    steps: int,
+    learning_rate: float,
+    contrast: float,
+    content: float,
+    slope_weight: float,
+    device: torch.device,
 ) -> Trainer:
-    """The trainer of a FastCUT: a phase for its generator, one for its critic; the weights are those of two losses."""
+    """The trainer of a FastCUT: a phase for its generator, one for its critic; `contrast` to `slope_weight` weigh
+    losses."""
     translations = TranslationLosses(model, contrast=contrast, content=content)
     how = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
-    learns = [model.to_pool, model.projections]
+    learns, critic = [model.to_pool, model.projections], PoolCriticLoss(translations, slope_weight=slope_weight)
     return Trainer(
         network=nn.ModuleDict({"model": model}),
         phases=[
             Phase(name="generators", module=translations, learns=learns, optimisation=how),
-            Phase(name="critics", module=PoolCriticLoss(translations), learns=[model.pool_critic], optimisation=how),
+            Phase(name="critics", module=critic, learns=[model.pool_critic], optimisation=how),
         ],
         device=device,
         precision=_precision(device),

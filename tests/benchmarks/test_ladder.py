@@ -56,7 +56,7 @@ def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, tmp_path, m
     folder, _ = micro_run
     store = shutil.copytree(folder / "store", tmp_path / "store")
     options = ["--dataset", str(small_dataset), "--preset", "micro", "--store", str(store), "--seeds", "1"]
-    monkeypatch.setattr("sys.argv", ["ladder", *options, "--share", "1", "--json"])
+    monkeypatch.setattr("sys.argv", ["ladder", *options, "--json"])
     main()
     made = orjson.loads(capsys.readouterr().out)
     assert {"paper cAcc", "source cAcc", "render cAcc", "image_level cAcc", "instance_level cAcc"} <= made.keys()

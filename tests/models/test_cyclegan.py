@@ -12,6 +12,7 @@ from models.cyclegan import (
     adversarial_loss,
     content_loss,
     critic_loss,
+    slope_loss,
     translate,
 )
 
@@ -97,13 +98,44 @@ def test_translate__identity_generators_leave_the_adversarial_loss_only():
     assert torch.equal(translation.pool_like_B3HW, images["synthetic_B3HW"])
 
 
+@pytest.mark.parametrize("side", [32, 64])
+def test_slope_loss__square_of_a_linear_critics_slope_for_crops_of_every_size(side):
+    images = noise(2, 3, side, side).requires_grad_()
+    scores = 1.5 * torch.nn.functional.avg_pool2d(images.mean(dim=1, keepdim=True), 8) + 0.3
+    assert slope_loss(scores, images_B3HW=images).item() == pytest.approx(1.5**2, rel=1e-5)
+
+
+def test_critic_loss__slope_as_by_finite_differences():
+    critic, images, step = small_model().pool_critic.double(), noise(1, 3, 32, 32).double(), 1e-6
+    dark = images - 1
+    slopes = []
+    for index in range(images.numel()):
+        moved = images.clone()
+        moved.view(-1)[index] += step
+        slopes.append((critic(moved).mean() - critic(images).mean()).item() / step * images.numel())
+    with_slope, without = (
+        critic_loss(critic, real_B3HW=images, translated_B3HW=dark, slope_weight=weight).item() for weight in (1.0, 0.0)
+    )
+    expected = sum(slope**2 for slope in slopes) / len(slopes) / 2
+    assert with_slope - without == pytest.approx(expected, rel=1e-3)
+
+
+def test_critic_loss__slope_moves_the_critic():
+    critic = small_model().pool_critic
+    critic_loss(critic, real_B3HW=noise(1, 3, 32, 32), translated_B3HW=noise(1, 3, 32, 32), slope_weight=0.0).backward()
+    without = next(critic.parameters()).grad.clone()
+    critic.zero_grad()
+    critic_loss(critic, real_B3HW=noise(1, 3, 32, 32), translated_B3HW=noise(1, 3, 32, 32), slope_weight=1.0).backward()
+    assert not torch.equal(next(critic.parameters()).grad, without)
+
+
 def test_critic_loss__trains_a_critic_to_tell_bright_from_dark():
     critic = small_model().pool_critic
     optimiser = torch.optim.Adam(critic.parameters(), lr=1e-3)
     bright, dark = noise(2, 3, 32, 32) * 0.1 + 0.7, noise(2, 3, 32, 32) * 0.1 - 0.7
     losses = []
     for _ in range(40):
-        loss = critic_loss(critic, real_B3HW=bright, translated_B3HW=dark)
+        loss = critic_loss(critic, real_B3HW=bright, translated_B3HW=dark, slope_weight=0.0)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -69,7 +69,7 @@ def test_pool_critic_loss__sees_what_the_generator_made_and_moves_the_critic_alo
     translations = TranslationLosses(model, contrast=1.0, content=1.0)
     batch = (noise(2, 3, 48, 48), torch.ones(2, 1, 48, 48), noise(2, 3, 48, 48, seed=1), [1, 2])
     assert set(translations(*batch)) == {"adversarial", "contrast", "content"}
-    PoolCriticLoss(translations)(*batch)["critics"].backward()
+    PoolCriticLoss(translations, slope_weight=1.0)(*batch)["critics"].backward()
     assert not translations.made
     assert all(value.grad is not None for value in model.pool_critic.parameters())
     assert all(value.grad is None for value in model.to_pool.parameters())

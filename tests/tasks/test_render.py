@@ -10,7 +10,7 @@ from storage.store import Store
 from tasks.params import RenderParams
 from tasks.render import render, rendered_row
 from tasks.render_check import CheckLimits, ItemScores
-from tasks.stage import run_stage_locally
+from tasks.stage import key_of, run_stage_locally
 
 TINY = {"steps": 3, "batch": 1, "crop": 48, "channels": 4, "blocks": 1, "critic_channels": 4, "threads": 1}
 
@@ -129,3 +129,9 @@ def test_render__a_pool_of_larger_photos_is_brought_to_the_size_of_the_synthetic
     larger = {**inputs, "pool": publication.commit(metadata={})}
     run_stage_locally(render, RenderParams(renderer="fourier", scale=0.5), **larger)
     assert [photo.shape for photo in seen] == [(60, 60, 3)]
+
+
+@pytest.mark.parametrize(("renderer", "counts"), [("cyclegan", True), ("fastcut", True), ("colour", False)])
+def test_key_of__a_critics_slope_counts_for_renderers_that_learn(renderer, counts):
+    one, other = (key_of(RenderParams(renderer=renderer, slope_weight=weight), inputs={}) for weight in (0.0, 1.0))
+    assert (one != other) == counts

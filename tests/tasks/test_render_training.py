@@ -18,15 +18,14 @@ def fresh(seed: int = 0):
     torch.set_num_threads(1)
     model = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
     weights = LossWeights(cycle=10, identity=5, content=10)
-    return make_cyclegan_trainer(
-        model, steps=STEPS, crop=CROP, learning_rate=1e-3, weights=weights, device=torch.device("cpu")
-    )
+    how = {"steps": STEPS, "learning_rate": 1e-3, "slope_weight": 5e-4, "device": torch.device("cpu")}
+    return make_cyclegan_trainer(model, crop=CROP, weights=weights, **how)
 
 
 def fresh_fastcut(seed: int = 0):
     torch.set_num_threads(1)
     model = FastCut(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
-    how = {"steps": STEPS, "learning_rate": 1e-3, "contrast": 10, "content": 10}
+    how = {"steps": STEPS, "learning_rate": 1e-3, "contrast": 10, "content": 10, "slope_weight": 5e-4}
     return make_fastcut_trainer(model, **how, device=torch.device("cpu"))
 
 
