@@ -14,7 +14,8 @@ Deviations, each to keep print sharp and items in place:
   then depends on its receptive field alone: tiles agree with a single pass, and photos with training crops.
 - The critics do not normalise at all: instance normalisation removes the brightness and the noise level of a patch,
   which is most of what tells a composed photo from a real one. He initialisation keeps their scale instead, and R1
-  (Mescheder et al., ICML 2018) holds their slope: without it some trainings run away to photos that are all dark.
+  (Mescheder et al., ICML 2018) holds their slope. Without it, or with generators that learn as fast as critics, some
+  trainings run away to photos that are all dark or all blue, and stay there.
 - The cycle and identity losses are smooth around 0 (Huber in place of L1): the identity, where training begins, would
   be a kink that weak critics never push the generators out of.
 - Bilinear resizing and a 3x3 convolution take the place of each transposed convolution: those print a grid of their

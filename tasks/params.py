@@ -276,7 +276,8 @@ class RenderParams(StageParams):
     channels: int = Field(default=16, ge=4, description="channels of a generator at full resolution (paper: 64)")
     blocks: int = Field(default=4, ge=1, description="residual blocks of a generator (paper: 6 or 9)")
     critic_channels: int = Field(default=24, ge=4, description="channels of a critic's first layer (paper: 64)")
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; constant, then falls linearly to 0")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of critics (Adam); constant, then linearly to 0")
+    generator_share: float = Field(default=0.2, gt=0, description="the generators' rate, as a share of the critics'")
     cycle_weight: float = Field(default=5.0, ge=0, description="of the cycle loss (paper: 10)")
     identity_weight: float = Field(default=1.0, ge=0, description="of the identity loss (paper: 5)")
     contrast_weight: float = Field(default=10.0, ge=0, description="of FastCUT's contrastive loss (paper: 10)")
@@ -294,8 +295,10 @@ class RenderParams(StageParams):
     @classmethod
     def in_key(cls, parameters: Mapping[str, JSON]) -> dict[str, JSON]:
         """As for every stage; without what came later and concerns renderers that learn, for the others."""
-        concerns = parameters.get("renderer") in LEARNING_RENDERERS
-        return {name: value for name, value in super().in_key(parameters).items() if concerns or name != "slope_weight"}
+        known = super().in_key(parameters)
+        if parameters.get("renderer") in LEARNING_RENDERERS:
+            return known
+        return {name: value for name, value in known.items() if name not in ("generator_share", "slope_weight")}
 
 
 class ChooseParams(StageParams):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -24,20 +24,25 @@ def make_cyclegan_trainer(
     steps: int,
     crop: int,
     learning_rate: float,
+    generator_share: float,
     weights: LossWeights,
     slope_weight: float,
     device: torch.device,
 ) -> Trainer:
-    """The trainer of a CycleGAN: a phase for its generators, one for its critics. `crop`: side of a crop in pixels."""
+    """The trainer of a CycleGAN: a phase for its generators, one for its critics.
+
+    `crop`: side of a crop in pixels. `generator_share`: the generators' learning rate as a share of the critics'.
+    """
     buffers = nn.ModuleDict({name: ImageBuffer(side=crop) for name in ("pool", "synthetic")})
     generators = GeneratorLosses(model, weights=weights)
     critics = CriticLosses(generators, buffers=buffers, slope_weight=slope_weight)
-    how = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
+    slow, fast = _rates(steps=steps, learning_rate=learning_rate, generator_share=generator_share)
+    both, judges = [model.to_pool, model.to_synthetic], [model.pool_critic, model.synthetic_critic]
     return Trainer(
         network=nn.ModuleDict({"model": model, "older": buffers}),
         phases=[
-            Phase(name="generators", module=generators, learns=[model.to_pool, model.to_synthetic], optimisation=how),
-            Phase(name="critics", module=critics, learns=[model.pool_critic, model.synthetic_critic], optimisation=how),
+            Phase(name="generators", module=generators, learns=both, optimisation=slow),
+            Phase(name="critics", module=critics, learns=judges, optimisation=fast),
         ],
         device=device,
         precision=_precision(device),
@@ -49,25 +54,34 @@ def make_fastcut_trainer(
     *,
     steps: int,
     learning_rate: float,
+    generator_share: float,
     contrast: float,
     content: float,
     slope_weight: float,
     device: torch.device,
 ) -> Trainer:
-    """The trainer of a FastCUT: a phase for its generator, one for its critic; `contrast` to `slope_weight` weigh
-    losses."""
+    """The trainer of a FastCUT: a phase for its generator, one for its critic, as `make_cyclegan_trainer` has them.
+
+    `contrast`, `content` and `slope_weight` weigh losses.
+    """
     translations = TranslationLosses(model, contrast=contrast, content=content)
-    how = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
+    slow, fast = _rates(steps=steps, learning_rate=learning_rate, generator_share=generator_share)
     learns, critic = [model.to_pool, model.projections], PoolCriticLoss(translations, slope_weight=slope_weight)
     return Trainer(
         network=nn.ModuleDict({"model": model}),
         phases=[
-            Phase(name="generators", module=translations, learns=learns, optimisation=how),
-            Phase(name="critics", module=critic, learns=[model.pool_critic], optimisation=how),
+            Phase(name="generators", module=translations, learns=learns, optimisation=slow),
+            Phase(name="critics", module=critic, learns=[model.pool_critic], optimisation=fast),
         ],
         device=device,
         precision=_precision(device),
     )
+
+
+def _rates(*, steps: int, learning_rate: float, generator_share: float) -> tuple[Optimisation, Optimisation]:
+    """How generators and critics learn: critics faster (Heusel et al., NeurIPS 2017), or generators outrun them."""
+    fast = Optimisation(steps=steps, learning_rate=learning_rate, kind="adam", betas=ADAM_BETAS, schedule="late_linear")
+    return replace(fast, learning_rate=generator_share * learning_rate), fast
 
 
 def _precision(device: torch.device) -> Precision:

@@ -131,7 +131,8 @@ def test_render__a_pool_of_larger_photos_is_brought_to_the_size_of_the_synthetic
     assert [photo.shape for photo in seen] == [(60, 60, 3)]
 
 
+@pytest.mark.parametrize("setting", ["generator_share", "slope_weight"])
 @pytest.mark.parametrize(("renderer", "counts"), [("cyclegan", True), ("fastcut", True), ("colour", False)])
-def test_key_of__a_critics_slope_counts_for_renderers_that_learn(renderer, counts):
-    one, other = (key_of(RenderParams(renderer=renderer, slope_weight=weight), inputs={}) for weight in (0.0, 1.0))
+def test_key_of__how_critics_and_generators_learn_counts_for_renderers_that_learn(renderer, counts, setting):
+    one, other = (key_of(RenderParams(renderer=renderer, **{setting: value}), inputs={}) for value in (0.5, 1.0))
     assert (one != other) == counts

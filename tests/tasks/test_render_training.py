@@ -12,21 +12,20 @@ from tasks.render_photos import TrainingPhotos
 from tasks.render_training import CropSource, collated, make_cyclegan_trainer, make_fastcut_trainer
 
 STEPS, CROP, BATCH = 8, 48, 2
+HOW = {"steps": STEPS, "learning_rate": 1e-3, "generator_share": 0.2, "slope_weight": 5e-4}
 
 
 def fresh(seed: int = 0):
     torch.set_num_threads(1)
     model = CycleGAN(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
     weights = LossWeights(cycle=10, identity=5, content=10)
-    how = {"steps": STEPS, "learning_rate": 1e-3, "slope_weight": 5e-4, "device": torch.device("cpu")}
-    return make_cyclegan_trainer(model, crop=CROP, weights=weights, **how)
+    return make_cyclegan_trainer(model, **HOW, crop=CROP, weights=weights, device=torch.device("cpu"))
 
 
 def fresh_fastcut(seed: int = 0):
     torch.set_num_threads(1)
     model = FastCut(channels=4, blocks=1, critic_channels=4, generator=torch.Generator().manual_seed(seed))
-    how = {"steps": STEPS, "learning_rate": 1e-3, "contrast": 10, "content": 10, "slope_weight": 5e-4}
-    return make_fastcut_trainer(model, **how, device=torch.device("cpu"))
+    return make_fastcut_trainer(model, **HOW, contrast=10, content=10, device=torch.device("cpu"))
 
 
 def source() -> CropSource:
@@ -86,3 +85,11 @@ def test_make_cyclegan_trainer__generators_and_critics_learn():
         name.split(".")[1] for name, value in trainer.network.state_dict().items() if (value != before[name]).any()
     }
     assert changed >= {"to_pool", "to_synthetic", "pool_critic", "synthetic_critic"}
+
+
+@pytest.mark.parametrize("made", [fresh, fresh_fastcut])
+def test_make_trainer__generators_learn_at_a_share_of_the_critics_rate(made):
+    trainer = made()
+    steps(trainer, last=1)
+    generators, critics = (optimiser.param_groups[0]["lr"] for optimiser in trainer.optimisers)
+    assert (generators, critics) == pytest.approx((2e-4, 1e-3))
