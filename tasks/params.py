@@ -321,7 +321,7 @@ class TrainParams(StageParams):
     version: ClassVar[int] = 12
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
-    later: ClassVar[Mapping[str, JSON]] = {"best_by": "cAcc"}
+    later: ClassVar[Mapping[str, JSON]] = {"best_by": "cAcc", "val_turns": 1}
     backbone: str = Field(default="efficientnet_lite0", description="a name that models.backbones knows")
     strides: tuple[int, ...] = Field(
         default=(8, 16, 32), description="pyramid levels; (4, 8, 16, 32) adds the finest, P2"
@@ -396,6 +396,10 @@ class TrainParams(StageParams):
         default="cAcc",
         description="figure on val by which the best checkpoint is chosen; the other one decides between equals. ACD "
         "(wrong items a photo) tells small differences on few photos better",
+    )
+    val_turns: Literal[1, 2, 4] = Field(
+        default=1,
+        description="quarter turns, evenly spread, in which val is seen for that choice: a few photos then tell more",
     )
     patience: int = Field(default=0, ge=0, description="evaluations without a better one that end it early; 0: none do")
     save_every: int = Field(default=250, ge=1, description="steps between two saved training states")

@@ -37,7 +37,7 @@ from tasks.photo_source import PhotoSource, collated
 from tasks.sprites import Kit
 from tasks.stage import stage
 from tasks.training import BEST_FILE, LOG_FILE, Evaluation, Plan, TrainingFolder, run_training
-from tasks.val_result import evaluate_on_val
+from tasks.val_result import evaluate_on_val, mean_rank, turned_views
 
 _BATCH = 8
 
@@ -296,9 +296,13 @@ def learn(
 
     def evaluate() -> Evaluation:
         detector.network.load_state_dict(trainer.averaged)
-        result = evaluate_on_val(detector, photos=val_photos, val=val, nms_choice=params.nms)
-        context.log(f"step {trainer.step}: val cAcc {result.metrics['cAcc']:.3f}, count error {result.count_error:.2f}")
-        return Evaluation(rank=result.rank(best_by=params.best_by), figures=result.to_json())
+        results = [
+            evaluate_on_val(detector, photos=val_photos, val=val, nms_choice=params.nms, view=view)
+            for view in turned_views(params.val_turns)
+        ]
+        shown = results[0]
+        context.log(f"step {trainer.step}: val cAcc {shown.metrics['cAcc']:.3f}, count error {shown.count_error:.2f}")
+        return Evaluation(rank=mean_rank(results, best_by=params.best_by), figures=shown.to_json())
 
     folder = TrainingFolder(context.checkpoint_folder)
     run_training(context, trainer=trainer, plan=plan, folder=folder, batches=drawn, evaluate=evaluate)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Literal
 
 import numpy as np
@@ -18,10 +19,11 @@ from storage.digest import JSON
 from storage.images import Picture
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.confidence import ListConfidence, fit_confidence
-from tasks.detection import Detector, PhotoDetections, detect
+from tasks.detection import AS_IT_IS, Detector, PhotoDetections, detect
 from tasks.evaluation_set import EvaluationSet, from_manifests
 from tasks.fusion import count_scale, fused
 from tasks.metrics import best_threshold, checkout_metrics, clearly_more, counts_at
+from tasks.params import View
 
 Nms = Literal["agnostic", "product"]
 Bools = NDArray[np.bool_]
@@ -66,17 +68,33 @@ class ValResult:
         return (accuracy, wrong) if best_by == "cAcc" else (wrong, accuracy)
 
 
+def turned_views(count: Literal[1, 2, 4]) -> list[View]:
+    """`count` views of a photo, evenly turned; the first is the photo as it is."""
+    return [View(), View(turns=1), View(turns=2), View(turns=3)][:: 4 // count]
+
+
+def mean_rank(results: Sequence[ValResult], *, best_by: Literal["cAcc", "ACD"]) -> tuple[float, float]:
+    """The mean of the ranks of the same checkpoint in several views of val."""
+    first, second = zip(*(one.rank(best_by=best_by) for one in results), strict=True)
+    return mean(first), mean(second)
+
+
 def evaluate_on_val(
-    detector: Detector, *, photos: Sequence[Picture], val: Manifest, nms_choice: Literal["val", "agnostic", "product"]
+    detector: Detector,
+    *,
+    photos: Sequence[Picture],
+    val: Manifest,
+    nms_choice: Literal["val", "agnostic", "product"],
+    view: View = AS_IT_IS,
 ) -> ValResult:
-    """RPC metrics of a detector on the decoded photos of `val.ok`, in their order.
+    """RPC metrics of a detector on the decoded photos of `val.ok`, in their order, seen in `view`.
 
     With the choice "val" the detector must work with NMS a product; NMS across products is tried on what it found. One
     place hardly ever holds two products, so it wins unless the other reads clearly more photos right.
     """
     found: list[PhotoDetections] = []
     for first in range(0, len(photos), _EVALUATION_BATCH):
-        found += detect(detector, photos[first : first + _EVALUATION_BATCH])
+        found += detect(detector, photos[first : first + _EVALUATION_BATCH], view=view)
     if nms_choice != "val":
         return _judged(found, val=val, detector=detector, nms_used=nms_choice)[0]
     overlap = detector.network.config.nms_iou

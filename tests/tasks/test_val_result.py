@@ -9,8 +9,9 @@ from models.dpsnet import DPSNetConfig
 from storage.catalog import Category
 from storage.manifest import Manifest, ManifestObject, ManifestRow
 from tasks.confidence import UNTRAINED
-from tasks.detection import Detector
-from tasks.val_result import across_products, evaluate_on_val
+from tasks.detection import AS_IT_IS, Detector
+from tasks.params import View
+from tasks.val_result import across_products, evaluate_on_val, mean_rank, turned_views
 
 CATEGORIES = (Category(id=1, sku="a"), Category(id=2, sku="b"))
 PHOTO = np.zeros((64, 64, 3), np.uint8)
@@ -30,14 +31,24 @@ class _Finds(nn.Module):
         return [dict(self._found) for _ in photos], density
 
 
-def _result(network, true, *, choice="val", photos=4):
+class _FindsUpright(_Finds):
+    """Finds only what lies in photos whose upper left pixel is white."""
+
+    def forward(self, photos):
+        found, density = super().forward(photos)
+        none = {name: values[:0] for name, values in self._found.items()}
+        upright = photos[:, 0, 0, 0] > 0.5
+        return [one if seen else none for one, seen in zip(found, upright, strict=True)], density
+
+
+def _result(network, true, *, choice="val", photos=4, view=AS_IT_IS, photo=PHOTO):
     detector = Detector(
         network=network, image_size=64, categories=CATEGORIES, threshold=0.5, count_scale=1.0, confidence=UNTRAINED
     )
     objects = tuple(ManifestObject(category=category, sku="ab"[category - 1], box=box) for category, box in true)
     rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(photos))
     val = Manifest(stage="ingest", key="", url="", content_digest="", rows=rows)
-    return evaluate_on_val(detector, photos=[PHOTO] * photos, val=val, nms_choice=choice)
+    return evaluate_on_val(detector, photos=[photo] * photos, val=val, nms_choice=choice, view=view)
 
 
 BOX, SAME, OTHER = (4.0, 4.0, 24.0, 24.0), (5.0, 4.0, 25.0, 24.0), (40.0, 40.0, 60.0, 60.0)
@@ -91,3 +102,19 @@ def test_rank__right_lists_or_wrong_items_first():
     assert equal.rank(best_by="ACD") > few.rank(best_by="ACD") and equal.rank(best_by="cAcc") > many.rank(
         best_by="cAcc"
     )
+
+
+def test_turned_views__evenly_spread_from_the_photo_as_it_is():
+    assert [[view.turns for view in turned_views(count)] for count in (1, 2, 4)] == [[0], [0, 2], [0, 1, 2, 3]]
+    assert turned_views(4)[0] == View()
+
+
+def test_mean_rank__of_a_checkpoint_that_reads_photos_upright_only():
+    photo = PHOTO.copy()
+    photo[:8, :8] = 255
+    results = [
+        _result(_FindsUpright([BOX], [0.9], [1]), [(1, BOX)], view=view, photo=photo) for view in turned_views(4)
+    ]
+    assert [one.metrics["cAcc"] for one in results] == [1, 0, 0, 0]
+    assert mean_rank(results, best_by="cAcc") == (0.25, -0.75) and mean_rank(results, best_by="ACD") == (-0.75, 0.25)
+    assert mean_rank(results[:1], best_by="cAcc") == results[0].rank(best_by="cAcc")
