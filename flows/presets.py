@@ -210,7 +210,7 @@ def micro() -> Preset:
 def demo() -> Preset:
     """The whole method on the sample in about a quarter of an hour on two cores."""
     # Measured on two cores: many small steps at 256 pixels learn more a minute than fewer at 320 or of larger batches.
-    # The sample's val has 30 photos: seen one way they often take a worse checkpoint for the better one.
+    # The sample's val has 30 photos: seen one way they can take a worse checkpoint for the better one.
     train = TrainParams(image_size=256, width=64, frozen_stages=4, batch=4, warmup=20, save_every=100, val_turns=4)
     return Preset(
         name="demo",
