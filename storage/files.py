@@ -107,7 +107,9 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
 def sync_tree(folder: Path, *, root: Path) -> None:
     """Make a folder durable: everything in it, its own name, and the names of the folders above it up to `root`."""
     above = [path for path in folder.parents if path.is_dir() and path.is_relative_to(root)]
-    inside = (*folder.rglob("*"), folder) if folder.exists() else ()
+    # A dot in front: a file that somebody is writing at this moment. It is theirs, and may be gone by now.
+    files = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    inside = (*files, folder) if folder.exists() else ()
     # Side by side the file system does many at a time.
     with ThreadPoolExecutor(_SYNCED_AT_ONCE) as executor:
         deque(executor.map(sync_path, (*inside, *above)), maxlen=0)
