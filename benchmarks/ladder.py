@@ -17,12 +17,14 @@ steps unless told otherwise, so that three seeds fit into three hours on two cor
 theirs. For the same reason the renderer is one that needs no training. What a seed changes are the trainings. Every
 training is kept in the store: a benchmark that was stopped goes on where it was, and after each training its figures
 are printed. The last rows tell how right the labels are that `render` gives to val, each half of it judged by what the
-other half taught: those of whole photos, of all photos by the votes of all views, and by one view alone.
+other half taught: those of whole photos, of all photos by the votes of all views, and by one view alone. Minutes are
+those in which a result was computed, on whatever machine, also where it came from the store.
 """
 
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import mean
@@ -51,7 +53,7 @@ from storage.manifest import Manifest, ManifestObject, referenced
 from storage.store import Store
 from tasks.params import SelectParams, StageParams, View
 from tasks.selection import boxes_of
-from tasks.stage import Input
+from tasks.stage import Input, StageResult
 
 FIGURES = ("cAcc", "ACD", "mAP50")
 _SAME_PLACE = 0.5
@@ -288,7 +290,16 @@ def climbed(arguments: Any, *, seed: int) -> dict[str, dict[str, float]]:  # noq
     ladder.reached.update(calibration(ladder, by=render))
     if not arguments.without_others:
         other_selections(replace(ladder, preset=as_long_as_both(seeded)), render=render)
+    ladder.reached["minutes"] = minutes_of(run.results)
     return ladder.reached
+
+
+def minutes_of(results: Mapping[str, StageResult]) -> dict[str, float]:
+    """Minutes by training, and by stage for what is no training."""
+    minutes = defaultdict[str, float](float)
+    for name, result in results.items():
+        minutes[name if result.stage == "train" else result.stage] += result.seconds / 60
+    return dict(minutes)
 
 
 def summary(seeds: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:

@@ -5,9 +5,10 @@ import shutil
 import orjson
 import pytest
 
-from benchmarks.ladder import are_right, as_long_as_both, main, shortened, summary
+from benchmarks.ladder import are_right, as_long_as_both, main, minutes_of, shortened, summary
 from flows.presets import PRESETS
 from storage.manifest import ManifestObject
+from tasks.stage import StageResult
 
 
 def item(x, sku=1):
@@ -52,6 +53,15 @@ def test_summary__mean_and_range_of_what_is_there():
     assert made == {"source cAcc": 0.5, "source cAcc, range": "0.250 to 0.750", "random cAcc": 0.5}
 
 
+def test_minutes_of__trainings_by_rung():
+    seconds = {"train.source": 120.0, "train.render": 60.0, "predict.val": 30.0, "predict.test": 90.0}
+    shared = {"key": "k", "manifest": "m", "content_digest": "d", "rows": 1, "quarantined": 0, "cached": True}
+    results = {
+        name: StageResult(stage=name.split(".")[0], seconds=value, **shared) for name, value in seconds.items()
+    }
+    assert minutes_of(results) == {"train.source": 2.0, "train.render": 1.0, "predict": 2.0}
+
+
 def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, tmp_path, monkeypatch, capsys):
     folder, _ = micro_run
     store = shutil.copytree(folder / "store", tmp_path / "store")
@@ -62,3 +72,4 @@ def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, tmp_path, m
     assert {"paper cAcc", "source cAcc", "render cAcc", "image_level cAcc", "instance_level cAcc"} <= made.keys()
     assert {f"{way} of val items" for way in ("whole photos", "votes", "one view")} <= made.keys()
     assert {f"{way} selection taken" for way in ("random", "everything", "paper_rule")} <= made.keys()
+    assert {"minutes segment", "minutes train.source", "minutes train.everything", "minutes predict"} <= made.keys()
