@@ -55,28 +55,20 @@ def structure_map(before_HW: Grey, after_HW: Grey) -> Grey:
     return np.asarray((covariance + _CONTRAST_FLOOR) / (deviations + _CONTRAST_FLOOR), np.float32)
 
 
-def edge_agreement(before_HW: Grey, after_HW: Grey) -> float:
+def _agreement(before_2HW: Grey, after_2HW: Grey) -> float:
     """Cosine of the angle between both gradient fields, in [-1, 1]; 1 for two flat pictures.
 
     Every pixel counts by its gradient's strength, so the strongest edges decide; a gain or an offset changes nothing.
     """
-    return _agreement(_gradient(before_HW), _gradient(after_HW))
-
-
-def _agreement(before_2HW: Grey, after_2HW: Grey) -> float:
     norms = float(np.linalg.norm(before_2HW) * np.linalg.norm(after_2HW))
     return 1.0 if norms < 1e-6 else float((before_2HW * after_2HW).sum()) / norms
 
 
-def edge_shift(before_HW: Grey, after_HW: Grey) -> float:
+def _displacement(before_2HW: Grey, after_2HW: Grey) -> float:
     """Length in pixels of the displacement between two pictures, by phase correlation of their gradient strength.
 
     Returns 0 for pictures without detail to measure it on.
     """
-    return _displacement(_gradient(before_HW), _gradient(after_HW))
-
-
-def _displacement(before_2HW: Grey, after_2HW: Grey) -> float:
     before, after = np.hypot(*before_2HW), np.hypot(*after_2HW)
     if before.std() < 1.0 or after.std() < 1.0:
         return 0.0

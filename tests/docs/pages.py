@@ -35,10 +35,6 @@ def quoted(cell):
     return re.findall(r"`([^`]+)`", cell)
 
 
-def code_blocks(text, *, language):
-    return re.findall(rf"(?ms)^```{language}\n(.*?)^```", text)
-
-
 def links(text):
     """Targets of links and pictures, blocks of code left out."""
     bare = re.sub(r"(?ms)^```.*?^```", "", text)

@@ -2,15 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tasks.render_check import (
-    CheckLimits,
-    ItemScores,
-    drift_reason,
-    edge_agreement,
-    edge_shift,
-    item_scores,
-    structure_map,
-)
+from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores, structure_map
 
 LIMITS = CheckLimits(structure=0.7, edges=0.7, shift=1.0)
 
@@ -54,23 +46,29 @@ def test_structure_map__blind_to_light_and_gain():
     assert structure_map(before, before * 0.8 + 20).min() > 0.99
 
 
-def test_edge_agreement__one_for_a_gain_and_near_zero_for_another_texture():
-    before = textured()
-    assert edge_agreement(before, before * 0.5 + 30) == pytest.approx(1, abs=1e-5)
-    assert abs(edge_agreement(before, textured(3))) < 0.2
-    assert edge_agreement(np.zeros((20, 20), np.float32), np.zeros((20, 20), np.float32)) == 1
+def scores_of_all(before: np.ndarray, after: np.ndarray) -> ItemScores:
+    """The scores of one item that is the whole picture."""
+    height, width = before.shape
+    return item_scores(photo(before), photo(after), boxes_N4=np.float32([[0, 0, width, height]]))[0]
+
+
+def test_item_scores__edges_agree_under_a_gain_and_not_with_another_texture():
+    before, flat = textured(), np.zeros((20, 20))
+    assert scores_of_all(before, before * 0.5 + 30).edges == pytest.approx(1, abs=1e-2)
+    assert abs(scores_of_all(before, textured(3)).edges) < 0.2
+    assert scores_of_all(flat, flat).edges == 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (61, 75), (45, 90)])
 @pytest.mark.parametrize(("right", "down"), [(0, 0), (2, 0), (0, -3), (1.5, 1)])
-def test_edge_shift__finds_a_known_displacement(size, right, down):
+def test_item_scores__find_a_known_displacement(size, right, down):
     before = textured(height=size[0], width=size[1])
-    got = edge_shift(before, shifted(before, right=right, down=down))
+    got = scores_of_all(before, shifted(before, right=right, down=down)).shift
     assert got == pytest.approx(np.hypot(right, down), abs=0.35)
 
 
-def test_edge_shift__nothing_to_measure_is_0():
-    assert edge_shift(np.full((20, 20), 9, np.float32), np.full((20, 20), 90, np.float32)) == 0
+def test_item_scores__no_shift_where_nothing_shows_one():
+    assert scores_of_all(np.full((20, 20), 9.0), np.full((20, 20), 90.0)).shift == 0
 
 
 def test_item_scores__only_the_item_that_drifted_suffers():
