@@ -7,9 +7,11 @@ Several processes share one folder.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from storage.digest import digest_bytes
+from storage.files import make_folders, replace_file
 
 FOLDER_VARIABLE, GIGABYTES_VARIABLE = "TALLY_CACHE", "TALLY_CACHE_GIGABYTES"
 _DEFAULT_GIGABYTES = 20.0
@@ -28,8 +30,8 @@ class ReadCache:
     def __init__(self, folder: Path, *, limit: int) -> None:
         """Use `folder`, which need not exist yet."""
         self._folder, self._limit = folder, limit
-        self._added = 0
-        self._size: int | None = None
+        # Bytes that may come in before the folder is looked at again: other processes add to it too.
+        self._unseen = 0
 
     @staticmethod
     def of_environment() -> ReadCache:
@@ -63,34 +65,33 @@ class ReadCache:
         return data
 
     def put(self, digest: str, data: bytes) -> None:
-        """Keep bytes, unless they are more than the whole cache may hold."""
+        """Keep bytes, unless they are more than the whole cache may hold. Thread-safe."""
         if len(data) > self._limit:
             return
         path = self._path(digest)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{digest}.{os.getpid()}")
-        temporary.write_bytes(data)
-        temporary.replace(path)
-        self._make_room(len(data))
+        make_folders(path.parent, sync=False)
+        replace_file(path, data, sync=False)
+        self._unseen -= len(data)
+        if self._unseen <= 0:
+            self._make_room()
 
-    def _make_room(self, added: int) -> None:
-        self._size = self._measured() if self._size is None else self._size + added
-        if self._size <= self._limit:
-            return
-        # Other processes add and remove too: measure before anything goes.
-        files = sorted(((path.stat(), path) for path in self._files()), key=lambda pair: pair[0].st_mtime_ns)
-        self._size = sum(state.st_size for state, _ in files)
-        for state, path in files:
-            if self._size <= _LOW_WATER * self._limit:
+    def _make_room(self) -> None:
+        files = sorted(self._files(), key=lambda pair: pair[0].st_mtime_ns)
+        size = sum(state.st_size for state, _ in files)
+        for state, path in files if size > self._limit else ():
+            if size <= _LOW_WATER * self._limit:
                 break
             path.unlink(missing_ok=True)
-            self._size -= state.st_size
+            size -= state.st_size
+        self._unseen = min(self._limit - size, round((1 - _LOW_WATER) * self._limit))
 
-    def _measured(self) -> int:
-        return sum(path.stat().st_size for path in self._files())
-
-    def _files(self) -> list[Path]:
-        return [path for path in self._folder.glob("*/*") if path.is_file()]
+    def _files(self) -> list[tuple[os.stat_result, Path]]:
+        found = []
+        for path in self._folder.glob("*/*"):
+            # Another process may make room in this moment.
+            with suppress(FileNotFoundError):
+                found.append((path.stat(), path))
+        return found
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest

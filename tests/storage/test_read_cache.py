@@ -1,4 +1,5 @@
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -40,6 +41,36 @@ def test_put__never_holds_more_than_the_limit_for_long(tmp_path):
     assert 0 < held <= 1000
     put(cache, b"x" * 1001)
     assert cache.get(digest_bytes(b"x" * 1001)) is None
+
+
+def test_put__threads_that_read_the_same_at_once_do_not_meet(tmp_path):
+    cache, data = ReadCache(tmp_path, limit=10**9), b"tea" * 10**6
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: put(cache, data), range(100)))
+    assert cache.get(digest_bytes(data)) == data
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_put__several_processes_together_stay_near_the_limit(tmp_path):
+    caches, most = [ReadCache(tmp_path, limit=10_000) for _ in range(4)], 0
+    for index in range(100):
+        for number, cache in enumerate(caches):
+            put(cache, bytes([number, index]) * 50)
+        most = max(most, sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+    assert 9_000 <= most <= 14_000
+
+
+def test_put__a_file_that_another_process_removes_meanwhile_is_no_matter(tmp_path, monkeypatch):
+    cache, listed = ReadCache(tmp_path, limit=100), type(tmp_path).glob
+    put(cache, b"a" * 60)
+
+    def glob(folder, pattern):
+        for path in list(listed(folder, pattern)):
+            path.unlink()
+            yield path
+
+    monkeypatch.setattr(type(tmp_path), "glob", glob)
+    put(cache, b"b" * 60)
 
 
 def test_of_environment__refuses_what_is_no_number(monkeypatch):
