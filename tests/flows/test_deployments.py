@@ -64,6 +64,13 @@ def test_deployments__on_the_gpu_pool_hold_a_training_slot_that_the_automations_
             assert wanted.limits[environment["TALLY_TRAINING_LIMIT"]] == 1
 
 
+def test_deployments__give_signs_of_life_more_often_than_the_automation_waits_for_one(declared, wanted):
+    (crashed,) = (one for one in wanted.automations if one["name"] == "tally-crashed-runs")
+    for one in declared:
+        environment = one["work_pool"]["job_variables"]["env"]
+        assert 3 * int(environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]) <= crashed["trigger"]["within"]
+
+
 def test_automations__start_deployments_that_are_declared(declared, wanted):
     there = {f"{flow_of(one).name}/{one['name']}": one for one in declared}
     actions = [action for one in wanted.automations for action in one["actions"] if "deployment" in action]
