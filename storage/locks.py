@@ -97,7 +97,7 @@ class Lease:
         finally:
             stop.set()
             renewing.join()
-            self.storage.put_file(url, self._body(held=False))
+            self._put(url, held=False, problem="a lease could not be given back and has to run out")
 
     def _taken(self, *, wait: bool = True) -> str | None:
         while True:
@@ -137,11 +137,15 @@ class Lease:
 
     def _renew(self, url: str, stop: threading.Event) -> None:
         while not stop.wait(self.length / 4):
-            try:
-                self.storage.put_file(url, self._body(held=True))
-            except OSError as error:
-                # If it stays so, another takes over and computes the same; publishing decides which of both counts.
-                _log.warning("a lease could not be renewed: %s", error)
+            # If it stays so, another takes over and computes the same; publishing decides which of both counts.
+            self._put(url, held=True, problem="a lease could not be renewed")
+
+    def _put(self, url: str, *, held: bool, problem: str) -> None:
+        """Write the holder's object. That it fails must not hide how the work ended."""
+        try:
+            self.storage.put_file(url, self._body(held=held))
+        except OSError as error:
+            _log.warning("%s: %s", problem, error)
 
     def _body(self, *, held: bool) -> bytes:
         holder = {"owner": self._owner, "host": socket.gethostname(), "process": os.getpid()}

@@ -1,5 +1,7 @@
 import threading
 
+import pytest
+
 from storage.locks import Lease
 from storage.store import Store
 
@@ -25,6 +27,18 @@ def test_lease__one_at_a_time(tmp_path):
         thread.join()
     assert seen == [1] * 20
     assert len(store.list_files(f"{store.url}/locks/s/k")) == 1
+
+
+def test_lease__that_cannot_be_given_back_does_not_hide_how_the_work_ended(tmp_path, monkeypatch, caplog):
+    store = Store.open(str(tmp_path))
+
+    def fail(url, data):
+        raise ConnectionError("no answer")
+
+    with pytest.raises(ValueError, match="the labels are wrong"), lease(store).held():
+        monkeypatch.setattr(store, "put_file", fail)
+        raise ValueError("the labels are wrong")
+    assert "could not be given back and has to run out: no answer" in caplog.text
 
 
 def test_lease__of_a_holder_that_stands_still_is_taken_after_its_length(tmp_path):
