@@ -11,9 +11,8 @@ from pathlib import Path
 from rich.table import Table
 
 from flows.options import GcOptions
-from flows.runs import RUN_FILE, now, read_run
+from flows.runs import RUN_FILE, note_kept, now, read_run
 from storage.garbage import Garbage, find_garbage, sweep
-from storage.roots import note_run
 from storage.store import Store
 from tasks.context import EventSink, discard_event
 
@@ -43,7 +42,7 @@ def collect(options: GcOptions, *, events: EventSink = discard_event) -> Collect
     store = Store.open(options.store)
     for folder, manifests in _runs_in(Path(options.runs), store=store):
         # A run of an older program may not be noted in the store yet.
-        note_run(store, folder=folder, manifests=manifests, time=now())
+        note_kept(store, folder=folder, manifests=manifests, time=now())
     found = find_garbage(store, older_than=options.older_than * 3600, now=time.time())
     if options.delete:
         found = sweep(store, found, before=_told(events, total=len(found)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,9 +100,19 @@ class RunRecord:
         """
         _keep_earlier(folder, started=self.started)
         write_json(folder / RUN_FILE, self.to_json())
-        manifests = {result.manifest for result in self.results.values()} | _compared_manifests(folder)
-        if manifests:
-            note_run(Store.open(self.store), folder=folder, manifests=sorted(manifests), time=self.finished or now())
+        note_kept(
+            Store.open(self.store),
+            folder=folder,
+            manifests=[result.manifest for result in self.results.values()],
+            time=self.finished or now(),
+        )
+
+
+def note_kept(store: Store, *, folder: Path, manifests: Sequence[str], time: str) -> None:
+    """Note in the store what the run in `folder` keeps there: its own manifests, and those it can be compared with."""
+    kept = {*manifests, *_compared_manifests(folder)}
+    if kept:
+        note_run(store, folder=folder, manifests=sorted(kept), time=time)
 
 
 def _compared_manifests(folder: Path) -> set[str]:

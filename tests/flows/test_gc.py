@@ -33,6 +33,19 @@ def test_collect__tells_first_and_removes_when_told(store, tmp_path):
     climb(LocalRunner(store=store), text="tea")
 
 
+def test_collect__keeps_what_a_run_can_be_compared_with(store, tmp_path):
+    for day, text in enumerate(("tea", "coffee"), start=1):
+        runner = LocalRunner(store=store)
+        climb(runner, text=text)
+        record = RunRecord(
+            name="a", dataset="/d", preset="micro", store=store.url, parameters={}, results=runner.results
+        )
+        record.state, record.started = "completed", f"2026-01-0{day}T00:00:00+00:00"
+        record.write(tmp_path / "runs/a")
+    options = GcOptions(store=store.url, runs=str(tmp_path / "runs"), older_than=0.0, delete=True)
+    assert [collect(options).garbage, collect(options).garbage] == [(), ()]
+
+
 def test_collect__stops_between_two_folders_when_its_time_is_over(store, tmp_path):
     climb(LocalRunner(store=store))
     options = GcOptions(store=store.url, runs=str(tmp_path / "runs"), older_than=0.0, delete=True)
