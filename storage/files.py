@@ -68,6 +68,24 @@ def make_folders(folder: Path, *, sync: bool) -> None:
             sync_path(one.parent)
 
 
+def files_under(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Path under `folder` and state of every file in it, at any depth; none where there is no such folder.
+
+    What vanishes meanwhile is left out, and links to folders are not followed. Raises OSError where a folder can't be
+    read: nobody must take its files for gone.
+    """
+    waiting = [(os.fspath(folder), "")]
+    while waiting:
+        path, name = waiting.pop()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append((entry.path, f"{name}{entry.name}/"))
+                    continue
+                with suppress(FileNotFoundError):
+                    yield f"{name}{entry.name}", entry.stat()
+
+
 @contextmanager
 def _temporary_file(target: Path, data: bytes, *, sync: bool) -> Iterator[Path]:
     """A file beside `target` that holds `data`; it is gone afterwards, unless it was moved."""

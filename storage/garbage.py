@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 
 from storage.catalogs import catalog_names, catalog_versions
@@ -167,30 +167,28 @@ def gone_runs(store: Store) -> list[KeptRun]:
 
 
 def _folders(store: Store, *, area: str) -> list[Garbage]:
-    grouped: dict[Place, list[tuple[str, int, float]]] = {}
+    # A store may have millions of files and has few folders: only these are held.
+    found: dict[Place, Garbage] = {}
     for path, size, changed in store.walk(f"{store.url}/{area}"):
         stage, _, rest = path.partition("/")
         key, _, name = rest.partition("/")
-        if name:
-            grouped.setdefault((stage, key), []).append((name, size, changed))
-    return [
-        Garbage(
-            area=area,
-            stage=stage,
-            key=key,
-            files=len(files),
-            bytes=sum(size for _, size, _ in files),
-            changed=max(changed for _, _, changed in files),
-            reason=_reason(area, names={name for name, _, _ in files}),
+        if not name:
+            continue
+        one = found.get((stage, key)) or Garbage(
+            area=area, stage=stage, key=key, files=0, bytes=0, changed=changed, reason=_reason(area)
         )
-        for (stage, key), files in sorted(grouped.items())
-    ]
+        found[stage, key] = replace(
+            one,
+            files=one.files + 1,
+            bytes=one.bytes + size,
+            changed=max(one.changed, changed),
+            reason="nothing reaches it" if area == "artifacts" and name == MANIFEST_NAME else one.reason,
+        )
+    return [one for _, one in sorted(found.items())]
 
 
-def _reason(area: str, *, names: set[str]) -> str:
-    if area != "artifacts":
-        return "unfinished work" if area == "scratch" else "damaged, set aside"
-    return "nothing reaches it" if MANIFEST_NAME in names else "never finished"
+def _reason(area: str) -> str:
+    return {"artifacts": "never finished", "scratch": "unfinished work"}.get(area, "damaged, set aside")
 
 
 def _place_of(store: Store, url: str) -> Place | None:

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -25,7 +25,16 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from storage.digest import JSON, digest_bytes
-from storage.files import link_new_file, local_path, local_url, make_folders, replace_file, sync_path, sync_tree
+from storage.files import (
+    files_under,
+    link_new_file,
+    local_path,
+    local_url,
+    make_folders,
+    replace_file,
+    sync_path,
+    sync_tree,
+)
 from storage.locks import Lease, file_lock
 from storage.manifest import Manifest, ManifestRow, columns_of, decode_manifest, encode_manifest
 from storage.mirror import Mirror
@@ -126,7 +135,7 @@ class Store:
     def damage(self, manifest: Manifest) -> str:
         """What is wrong with the files in the manifest's own folder; empty when nothing is."""
         damaged = self.damaged(manifest)
-        return f"{len(damaged)} of {len(manifest.rows)} files gone or damaged, first {damaged[0]}" if damaged else ""
+        return _damage_told(damaged, rows=len(manifest.rows)) if damaged else ""
 
     def load(self, url: str) -> Manifest:
         """The manifest at `url`. Raises ValueError when it is broken, FileNotFoundError when there is none."""
@@ -139,12 +148,17 @@ class Store:
     def damaged(self, manifest: Manifest) -> list[str]:
         """The item_ids whose file in the manifest's own folder is absent or not what was written; see `find`."""
         folder = manifest.url.rsplit("/", 1)[0]
-        files = self._files(folder)
+        files = dict(self._walk(folder))
         published = files.get(MANIFEST_NAME, _File(size=0, changed=0.0)).changed
-        own = [_Own(*one) for one in columns_of(manifest.rows, *_Own._fields) if one[1] and "://" not in one[1]]
-        sound = {one for one in own if one.path in files and files[one.path].size == one.bytes}
-        wrong = [one for one in own if one not in sound]
-        later = [one for one in own if one in sound and files[one.path].changed > published]
+        wrong, later = list[_Own](), list[_Own]()
+        for one in (_Own(*values) for values in columns_of(manifest.rows, *_Own._fields)):
+            if not one.path or "://" in one.path:
+                continue
+            file = files.get(one.path)
+            if file is None or file.size != one.bytes:
+                wrong.append(one)
+            elif file.changed > published:
+                later.append(one)
         changed = [one for one in later if digest_bytes(self.read_url(f"{folder}/{one.path}")) != one.digest]
         if later and not changed and self._local:
             # A copied store: everything is right, and need not be read again the next time, if that can be noted.
@@ -161,12 +175,16 @@ class Store:
         if not url.startswith(root):
             return False
         stage, key, _ = url.removeprefix(root).split("/", 2)
-        aside = f"{self.url}/{QUARANTINE}/{stage}/{key}"
-        for one in dict.fromkeys((self.manifest_url(stage, key=key), url)):
-            self._move(one, f"{aside}/{one.removeprefix(self.folder_url(stage, key=key) + '/')}")
-        reason = {"url": url, "problem": problem, "time": time.time()}
-        self.put_file(f"{aside}/reason.json", orjson.dumps(reason, option=orjson.OPT_INDENT_2))
+        self._set_aside(stage, key=key, urls=[url], problem=f"{url}: {problem}")
         return True
+
+    def _set_aside(self, stage: str, *, key: str, urls: Iterable[str], problem: str) -> None:
+        """Move the manifest of a stage key and some of its files into quarantine, and say why there."""
+        manifest, aside = self.manifest_url(stage, key=key), f"{self.url}/{QUARANTINE}/{stage}/{key}"
+        for url in (manifest, *(one for one in urls if one != manifest)):
+            self._move(url, f"{aside}/{url.removeprefix(self.folder_url(stage, key=key) + '/')}")
+        reason = {"url": manifest, "problem": problem, "time": time.time()}
+        self.put_file(f"{aside}/reason.json", orjson.dumps(reason, option=orjson.OPT_INDENT_2))
 
     def quarantine_unsound(self, stage: str, *, key: str) -> str:
         """Set aside what is damaged under a stage key; returns what was wrong with it, empty where nothing was."""
@@ -178,10 +196,16 @@ class Store:
         except ValueError as error:
             self.quarantine(url, problem=str(error))
             return str(error)
-        problem = self.damage(manifest)
-        for item_id in self.damaged(manifest) if problem else ():
-            self.quarantine(manifest.row(item_id).url, problem=f"{item_id}: the file is gone or not what was written")
-        return f"{url}: {problem}" if problem else ""
+        damaged = self.damaged(manifest)
+        if not damaged:
+            return ""
+        problem, paths = (
+            _damage_told(damaged, rows=len(manifest.rows)),
+            dict(columns_of(manifest.rows, "item_id", "path")),
+        )
+        files = (f"{self.folder_url(stage, key=key)}/{paths[item_id]}" for item_id in damaged)
+        self._set_aside(stage, key=key, urls=files, problem=problem)
+        return f"{url}: {problem}"
 
     def _move(self, url: str, target: str) -> None:
         """Move a file, where there is one."""
@@ -341,7 +365,7 @@ class Store:
 
     def walk(self, url: str) -> Iterator[tuple[str, int, float]]:
         """Path under `url`, size in bytes and time of change (seconds since 1970) of all files there, at any depth."""
-        for path, file in self._files(url).items():
+        for path, file in self._walk(url):
             yield path, file.size, file.changed
 
     def list_files(self, url: str) -> list[str]:
@@ -364,10 +388,18 @@ class Store:
     def _path(self, url: str) -> str:
         return str(local_path(url)) if self._local else str(self._fs._strip_protocol(url))
 
-    def _files(self, folder: str) -> dict[str, _File]:
+    def _walk(self, folder: str) -> Iterator[tuple[str, _File]]:
         root = self._path(folder).rstrip("/")
-        found = self._fs.find(root, detail=True)
-        return {path[len(root) + 1 :]: _file_of(info) for path, info in found.items()}
+        if self._local:
+            for path, state in files_under(Path(root)):
+                yield path, _File(size=state.st_size, changed=state.st_mtime)
+            return
+        for path, info in self._fs.find(root, detail=True).items():
+            yield path[len(root) + 1 :], _file_of(info)
+
+
+def _damage_told(damaged: Sequence[str], *, rows: int) -> str:
+    return f"{len(damaged)} of {rows} files gone or damaged, first {damaged[0]}"
 
 
 class Publication:

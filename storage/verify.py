@@ -5,10 +5,12 @@ Reads, and changes nothing; `set_aside` then moves what is damaged into quaranti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
 
 from storage.catalogs import FOLDER as CATALOGS
 from storage.catalogs import catalog_names, catalog_versions
@@ -17,12 +19,14 @@ from storage.champions import champion_catalogs
 from storage.digest import digest_bytes
 from storage.garbage import Place, kept_manifests, reached
 from storage.journal import record_numbers
-from storage.manifest import Manifest, ManifestRow
+from storage.manifest import columns_of
 from storage.reviews import FOLDER as REVIEWS
 from storage.reviews import decode_decisions
 from storage.roots import FOLDER as ROOTS
 from storage.seal import open_record
 from storage.store import MANIFEST_NAME, DamagedArtifactError, Store
+
+_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,15 @@ class Verification:
     unfinished: int = 0
     referred: set[str] = field(default_factory=set)
     damage: list[Damage] = field(default_factory=list)
+
+
+class _File(NamedTuple):
+    """What a row says of its file."""
+
+    item_id: str
+    url: str
+    bytes: int
+    digest: str
 
 
 def verify(
@@ -131,25 +144,27 @@ def _verify_result(
         into.damage.append(Damage(url=url, problem=str(error), remade=remade))
         return
     into.manifests += 1
-    foreign = [row.url for row in manifest.rows if row.path and "://" in row.path]
-    into.referred |= {_manifest_of(store, one) for one in foreign if one.startswith(f"{store.url}/artifacts/")}
-    rows = list(_rows_to_read(store, manifest, photos=photos))
-    for row, problem in zip(rows, threads.map(partial(_problem, store), rows), strict=True):
-        into.files, into.bytes = into.files + 1, into.bytes + row.bytes
-        if problem and store.exists(url):
-            own = row.url.startswith(f"{store.url}/")
-            into.damage.append(Damage(url=row.url, problem=f"{row.item_id}: {problem}", remade=remade and own))
+    rows = columns_of(manifest.rows, "item_id", "path", "bytes", "digest")
+    into.referred |= {_manifest_of(store, path) for _, path, _, _ in rows if path.startswith(f"{store.url}/artifacts/")}
+    files = _files_to_read(store, rows, folder=url.rsplit("/", 1)[0], photos=photos)
+    # Not all at once: of a million files each would wait in memory.
+    while some := list(islice(files, _AT_ONCE)):
+        for one, problem in zip(some, threads.map(partial(_problem, store), some), strict=True):
+            into.files, into.bytes = into.files + 1, into.bytes + one.bytes
+            if problem and store.exists(url):
+                own = one.url.startswith(f"{store.url}/")
+                into.damage.append(Damage(url=one.url, problem=f"{one.item_id}: {problem}", remade=remade and own))
 
 
-def _rows_to_read(store: Store, manifest: Manifest, *, photos: bool) -> Iterator[ManifestRow]:
+def _files_to_read(store: Store, rows: Iterable[tuple[Any, ...]], *, folder: str, photos: bool) -> Iterator[_File]:
     """A manifest's own files, and those elsewhere that no manifest of this store vouches for."""
-    for row in manifest.rows:
-        outside = "://" in row.path and not row.url.startswith(f"{store.url}/artifacts/")
-        if row.path and ("://" not in row.path or (photos and outside)):
-            yield row
+    for item_id, path, size, digest in rows:
+        own, outside = "://" not in path, not path.startswith(f"{store.url}/artifacts/")
+        if path and (own or (photos and outside)):
+            yield _File(item_id, f"{folder}/{path}" if own else path, size, digest)
 
 
-def _problem(store: Store, row: ManifestRow) -> str:
+def _problem(store: Store, row: _File) -> str:
     """What is wrong with a row's file, empty when it is what was written. Never answered from a cache."""
     try:
         data = store.read_url(row.url)

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -54,6 +55,37 @@ def test_begin__sweeps_away_what_an_interrupted_run_left(store):
 def test_find__does_not_believe_a_manifest_whose_file_is_gone_or_short(store, damage):
     damage(file_of(publish(store)))
     assert store.find("s", key="k") is None
+
+
+def test_find__does_not_take_files_for_gone_that_the_disk_fails_to_list(store, monkeypatch):
+    publish(store)
+
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        store.find("s", key="k")
+
+
+def test_quarantine_unsound__writes_one_reason_however_many_files_are_gone(store, monkeypatch):
+    publication = store.begin("s", key="k")
+    for name in "abc":
+        publication.put(name.encode(), path=f"sub/{name}.bin", row=ManifestRow(item_id=name))
+    manifest = publication.commit(metadata={})
+    file_of(manifest, "a").write_bytes(b"other")
+    file_of(manifest, "b").unlink()
+    file_of(manifest, "c").unlink()
+    written, put_file = [], Store.put_file
+    monkeypatch.setattr(
+        Store, "put_file", lambda self, url, data, **more: written.append(url) or put_file(self, url, data, **more)
+    )
+    assert "3 of 3 files gone or damaged, first a" in store.quarantine_unsound("s", key="k")
+    assert written == [f"{store.url}/quarantine/s/k/reason.json"]
+    aside = Path(written[0].removeprefix("file://")).parent
+    names = sorted(str(path.relative_to(aside)) for path in aside.rglob("*") if path.is_file())
+    assert names == [MANIFEST_NAME, "reason.json", "sub/a.bin"]
+    assert store.quarantine_unsound("s", key="k") == ""
 
 
 def test_find__does_not_believe_a_broken_manifest(store):
