@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inspector.run_view import RunView
@@ -55,11 +55,26 @@ def review_of(site: Site, run: RunView, *, stage: str, row: ManifestRow) -> Revi
 
 def subject_of(run: RunView, *, stage: str, row: ManifestRow, kind: Kind) -> Subject | None:
     """What a decision about a row would be about; None where there is nothing to judge."""
-    if kind == "mask":
-        return (kind, row.item_id, row.digest) if row.digest else None
-    if kind == "pseudo":
-        labels = label_text(row.objects)
-        return (kind, row.item_id, labels) if labels != "{}" else None
-    exemplars = (run.row(source, parent) for parent in row.parents for source in run.sources(stage))
-    exemplar = next((one for one in exemplars if one and one.item_id.startswith("catalog/")), None)
-    return (kind, row.item_id, exemplar.digest) if exemplar else None
+    return subjects_of(run, stage=stage, rows=[row], kind=kind)[0]
+
+
+def subjects_of(run: RunView, *, stage: str, rows: Sequence[ManifestRow], kind: Kind) -> list[Subject | None]:
+    """The same of many rows."""
+    match kind:
+        case "mask":
+            judged = [row.digest for row in rows]
+        case "pseudo":
+            judged = ["" if (labels := label_text(row.objects)) == "{}" else labels for row in rows]
+        case "pose":
+            judged = _exemplar_digests(run, stage, rows)
+    return [(kind, row.item_id, one) if one else None for row, one in zip(rows, judged, strict=True)]
+
+
+def _exemplar_digests(run: RunView, stage: str, rows: Sequence[ManifestRow]) -> list[str]:
+    """The digest of the exemplar that each view is of, "" where it is gone."""
+    wanted = sorted({parent for row in rows for parent in row.parents if parent.startswith("catalog/")})
+    digests: dict[str, str] = {}
+    for table in (run.find(source) for source in run.sources(stage)):
+        found = table.rows(table.among(wanted), without=("objects", "parents", "attributes")) if table else []
+        digests |= {one.item_id: one.digest for one in found}
+    return [next((digests[parent] for parent in row.parents if digests.get(parent)), "") for row in rows]

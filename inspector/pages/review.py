@@ -15,7 +15,7 @@ from inspector.pages.items import neighbours_of
 from inspector.pages.stages import filters_from, item_of, listing_of, page_number
 from inspector.pages.visits import own_path
 from inspector.problems import PageError, not_found
-from inspector.review_desk import EFFECT, KIND_OF_STAGE, Review, decisions_in_force, review_of
+from inspector.review_desk import EFFECT, KIND_OF_STAGE, Review, decisions_in_force, review_of, subjects_of
 from inspector.run_view import RunView
 from inspector.site import Site, address
 from storage.manifest import ManifestRow
@@ -31,17 +31,30 @@ def stages_to_review(run: RunView) -> list[str]:
     return [one.name for one in run.stages.values() if one.stage in KIND_OF_STAGE]
 
 
-def queue(site: Site, run: RunView, *, stage: str, decided: str, number: int) -> tuple[list[ManifestRow], Page]:
-    """The rows of a stage worth a look: the poorest first, with or without a decision, or all."""
+def queue(
+    site: Site, run: RunView, *, stage: str, decided: str, number: int
+) -> tuple[list[tuple[ManifestRow, Decision | None]], Page]:
+    """The rows of a stage worth a look, each with its decision in force: the poorest first, decided ones, others, or
+    all."""
     listing = listing_of(run, stage)
-    kind = KIND_OF_STAGE[run.stages[stage].stage]
-    known = {item for one, item, _ in decisions_in_force(site) if one == kind}
+    marked = marked_rows(site, run, stage=stage)
     numbers = listing.numbers(Filters(sort="quality"))
     if decided in ("yes", "no") and len(numbers):
-        marked = set(listing.table.among(sorted(known)).tolist())
         numbers = numbers[[(int(one) in marked) == (decided == "yes") for one in numbers]]
     page = page_of(len(numbers), number=number)
-    return listing.table.rows(numbers[page.start : page.end]), page
+    shown = numbers[page.start : page.end]
+    return [(row, marked.get(int(at))) for at, row in zip(shown, listing.table.rows(shown), strict=True)], page
+
+
+def marked_rows(site: Site, run: RunView, *, stage: str) -> dict[int, Decision]:
+    """The numbers of a stage's rows that a decision in force is about, as they are now."""
+    table, kind = run.table(stage), KIND_OF_STAGE[run.stages[stage].stage]
+    held = decisions_in_force(site)
+    # An item may have been judged while it was another mask, or another list: the row says what it is now.
+    numbers = table.among(sorted({item for one, item, _ in held if one == kind}))
+    subjects = subjects_of(run, stage=stage, rows=table.rows(numbers), kind=kind)
+    listed = zip(numbers.tolist(), subjects, strict=True)
+    return {number: held[subject] for number, subject in listed if subject in held}
 
 
 def decided_rows(site: Site, run: RunView, *, stage: str, items: list[str]) -> list[tuple[ManifestRow, Review]]:
@@ -125,7 +138,6 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
             return site.page(request, "review.html", run=view, entries=entries, stages=[], **known)
         stage = stage if stage in stages else stages[0]
         rows, page = queue(site, view, stage=stage, decided=decided, number=page_number(request.query_params))
-        held = {(one.kind, one.item_id): one for one in decisions_in_force(site).values()}
         kind = KIND_OF_STAGE[view.stages[stage].stage]
         values: dict[str, Any] = {
             "run": view,
@@ -135,9 +147,8 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
             "decided": decided,
             "page": page,
         }
-        marked = [(row, held.get((kind, row.item_id))) for row in rows]
         titles = {one: TITLES[KIND_OF_STAGE[view.stages[one].stage]] for one in stages}
-        return site.page(request, "review.html", rows=marked, titles=titles, kind=kind, **values, **known)
+        return site.page(request, "review.html", rows=rows, titles=titles, kind=kind, **values, **known)
 
     @app.get("/review/decide")
     def ask(request: Request, run: Text, stage: Text, verdict: Text) -> HTMLResponse:

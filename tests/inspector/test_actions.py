@@ -1,6 +1,7 @@
 """Reruns through Prefect's API, champions and decisions: each with a page that asks, a token, and a line in the log."""
 
 import json
+import re
 
 import httpx
 import pytest
@@ -8,9 +9,10 @@ from starlette.testclient import TestClient
 
 from inspector.app import create_app
 from inspector.prefect_api import PrefectApi, PrefectError
-from storage.reviews import read_decisions
+from storage.reviews import Decision, append_decisions, read_decisions
 from storage.store import Store
 from tests.inspector.conftest import HERE, TOKEN, form_token_of, sign_in
+from tests.inspector.made_run import made_run
 
 DEPLOYMENTS = [
     {"id": "d-1", "name": "cpu", "work_pool_name": "cpu", "paused": False, "parameters": {"preset": "cpu"}},
@@ -218,3 +220,21 @@ def test_review__nothing_else_can_be_decided(member, folder, wrong, status):
     fields = {"run": "first", "stage": "prune", "item": "pose/x", "verdict": "bad", "next": "/", **wrong}
     assert send(member, "/review/decide", **fields).status_code == status
     assert read_decisions(Store.open(str(folder / "store"))) == before
+
+
+def test_queue__a_new_mask_of_the_same_exemplar_is_judged_anew(tmp_path):
+    run = made_run(tmp_path)
+    store = Store.open(str(tmp_path / "store"))
+    mask = store.load(next(one["manifest"] for one in run["stages"] if one["name"] == "segment")).row("mask/x")
+    told = {"time": "2026-01-01T00:00:00+00:00", "reviewer": "Ada", "kind": "mask", "item_id": "mask/x"}
+    append_decisions(store, [Decision(**told, judged="an earlier mask", verdict="bad")])
+    site = create_app(runs_folder=tmp_path / "runs", store_url=str(tmp_path / "store"), token=TOKEN)
+    client = TestClient(site, base_url=HERE)
+
+    def listed(decided):
+        page = client.get(f"/review?run=first&stage=segment&decided={decided}").text
+        return re.findall(r'name="item" value="(mask/\w)"', page)
+
+    assert (listed("no"), listed("yes")) == (["mask/a", "mask/x"], [])
+    append_decisions(store, [Decision(**told, judged=mask.digest, verdict="bad")])
+    assert (listed("no"), listed("yes")) == (["mask/a"], ["mask/x"])
