@@ -72,7 +72,7 @@ class Site:
 def environment() -> Environment:
     """The templates with what pages use in addresses and texts."""
     made = templates()
-    made.globals |= {"url": address, "picture": picture_address, "rung_name": rung_name}
+    made.globals |= {"url": address, "picture": picture_address, "version": version_of, "rung_name": rung_name}
     return made
 
 
@@ -85,5 +85,9 @@ def address(*parts: str, **query: object) -> str:
 
 def picture_address(run: RunView, stage: str, item_id: str, kind: str = "thumbnail") -> str:
     """Where a picture of an item is; changes with the stage's content, so that browsers may keep it."""
-    version = run.stages[stage].content_digest[:8]
-    return address("runs", run.id, "stages", stage, "picture", item=item_id, kind=kind, v=version)
+    return address("runs", run.id, "stages", stage, "picture", item=item_id, kind=kind, v=version_of(run, stage))
+
+
+def version_of(run: RunView, stage: str) -> str:
+    """What addresses of a stage's pictures carry, so that browsers, which keep them, ask anew when it has changed."""
+    return run.stages[stage].content_digest[:8]

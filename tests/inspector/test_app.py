@@ -192,6 +192,24 @@ def test_item__evidence_of_the_pool(client):
     assert client.get("/runs/first/stages/prune/evidence", params={"item": "pose/x", "place": 1}).status_code == 404
 
 
+def test_crops__of_another_content_have_another_address(folder, tmp_path):
+    client, _ = copied(folder, tmp_path)
+    path = tmp_path / "runs/first/run.json"
+    record = orjson.loads(path.read_bytes())
+
+    def addresses():
+        pages = ("confusions/pair?true=tea&found=oats", "product?sku=tea", "stages/prune/item?item=pose/x")
+        texts = [client.get(f"/runs/first/{page}").text for page in pages]
+        return [re.search(r'src="([^"]+/(?:mistake|evidence)[^"]+)"', text)[1].replace("&amp;", "&") for text in texts]
+
+    before = addresses()
+    # Browsers keep what is at such an address for a week without asking again.
+    assert all("immutable" in client.get(one).headers["cache-control"] for one in before)
+    again = [{**one, "content_digest": one["content_digest"][::-1]} for one in record["stages"]]
+    path.write_bytes(orjson.dumps({**record, "stages": again}))
+    assert not set(before) & set(addresses())
+
+
 def test_compare__a_list_that_became_wrong_with_what_is_wrong_in_it(client):
     page = client.get(f"/compare?a={EARLIER}&b=first").text
     assert "became wrong (1)" in page and "oats for tea" in page and "missed tea" in page
