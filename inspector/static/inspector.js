@@ -96,16 +96,29 @@ function watchScore() {
   });
 }
 
-// A page of something that goes on asks for itself every three seconds and takes over the parts that change.
+// What a person opened or scrolled to stays so; a part that says the same stays as it is, with the focus in it.
+function takeOver(part, successor) {
+  const opened = [...part.querySelectorAll("details")].map((one) => one.open);
+  successor.querySelectorAll("details").forEach((one, place) => (one.open = Boolean(opened[place])));
+  if (part.isEqualNode(successor)) return;
+  const scrolling = (one) => [one, ...one.querySelectorAll(".scroll")];
+  const places = scrolling(part).map((one) => one.scrollLeft);
+  part.replaceWith(successor);
+  scrolling(successor).forEach((one, place) => (one.scrollLeft = places[place] ?? 0));
+}
+
+// A page of something that goes on asks for itself every three seconds and takes over the parts that change. Once
+// nothing goes on any more all of it is another page: with what came of it, and what can be done now.
 function watchProgress() {
   if (!at("[data-live]")) return;
   setTimeout(async () => {
     try {
       const answer = await fetch(location.href);
       const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+      if (answer.ok && !fresh.querySelector("[data-live]")) location.reload();
       for (const part of answer.ok ? all("[data-live]") : []) {
         const successor = fresh.getElementById(part.id);
-        if (successor) part.replaceWith(successor);
+        if (successor) takeOver(part, successor);
       }
     } catch (error) {
       console.info("the page is not up to date:", error.message);

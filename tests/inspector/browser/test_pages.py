@@ -50,29 +50,48 @@ def test_runs__lead_to_the_run_and_its_stages(page):
     expect(page).to_have_url(re.compile("/runs/micro/stages/prune$"))
 
 
-def test_run__that_goes_on_keeps_itself_up_to_date(shop, open_page):
+@pytest.fixture
+def live(shop):
+    """Tells of a run that goes on: its number of stages, how many turns of the next one are done, and its state."""
     folder = shop.folder / "runs/live"
     folder.mkdir()
     record = json.loads((shop.folder / "runs/micro/run.json").read_text())
     started = datetime.now(UTC).isoformat()
-    here = {"name": "live", "state": "running", "started": started, "finished": None, "champion": None, "ladder": {}}
-    here |= {"host": socket.gethostname(), "process": os.getpid(), "stages": record["stages"][:6]}
-    (folder / "run.json").write_text(json.dumps({**record, **here}))
+    here = {"name": "live", "started": started, "finished": None, "champion": None, "ladder": {}}
+    here |= {"host": socket.gethostname(), "process": os.getpid()}
     told = {"stage": "segment", "what": "turns", "total": 9, "time": started}
-    try:
-        (folder / "progress.json").write_text(json.dumps({**told, "done": 2}))
-        page = open_page("/runs/live")
-        expect(page.get_by_text("segment: 2 of 9 turns")).to_be_visible()
-        assert page.locator(".graph a.stage").count() == 6
-        (folder / "progress.json").write_text(json.dumps({**told, "done": 7}))
-        (folder / "run.json").write_text(json.dumps({**record, **here, "stages": record["stages"][:7]}))
-        expect(page.get_by_text("segment: 7 of 9 turns")).to_be_visible()
-        expect(page.locator(".graph a.stage")).to_have_count(7)
-        assert page.evaluate("performance.getEntriesByType('navigation').length") == 1
-        page.goto("/")
-        expect(page.get_by_role("row").nth(1)).to_contain_text("segment: 7 of 9 turns")
-    finally:
-        shutil.rmtree(folder)
+
+    def tell(stages, done, **more):
+        (folder / "progress.json").write_text(json.dumps({**told, "done": done}))
+        now = {**record, **here, "state": "running", "stages": record["stages"][:stages], **more}
+        (folder / "run.json").write_text(json.dumps(now))
+
+    tell(6, 2)
+    yield tell
+    shutil.rmtree(folder)
+
+
+def test_run__that_goes_on_keeps_itself_up_to_date(live, open_page):
+    page = open_page("/runs/live")
+    expect(page.get_by_text("segment: 2 of 9 turns")).to_be_visible()
+    assert page.locator(".graph a.stage").count() == 6
+    page.get_by_text("The stages as a table").click()
+    live(7, 7)
+    expect(page.get_by_text("segment: 7 of 9 turns")).to_be_visible()
+    expect(page.locator(".graph a.stage")).to_have_count(7)
+    expect(page.get_by_role("table", name="The stages in the order they ran")).to_be_visible()
+    assert page.evaluate("performance.getEntriesByType('navigation').length") == 1
+    page.goto("/")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("segment: 7 of 9 turns")
+
+
+def test_run__that_ends_is_told_as_a_whole(live, open_page):
+    page = open_page("/runs/live")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text("running")
+    live(6, 2, state="failed", error="segment: the disk is full")
+    expect(heading).to_contain_text("failed")
+    expect(page.get_by_role("alert")).to_have_text("segment: the disk is full")
 
 
 def test_report__opens(open_page):
