@@ -99,6 +99,28 @@ def test_report__opens(open_page):
     expect(page.get_by_role("heading", level=1)).to_have_text("Run micro")
 
 
+def test_report__prints_dark_on_white_with_the_legends_colours(open_page):
+    page = open_page("/runs/micro/report", scheme="dark")
+    page.emulate_media(media="print")
+    shown = decode_rgb(page.screenshot())
+    assert np.median(shown) == 255 and shown.min() < 60
+    assert page.evaluate("getComputedStyle(document.querySelector('.swatch')).printColorAdjust") == "exact"
+
+
+def test_ladder__can_be_read_on_a_phone(open_page):
+    for place in ("/runs/micro", "/runs/micro/report"):
+        page = open_page(place, width=390)
+        heights = page.locator(".chart text").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
+        assert min(heights) > 9
+
+
+def test_stage_graph__names_stay_in_their_boxes(open_page):
+    page = open_page("/runs/micro")
+    for node in page.locator(".graph a.stage").all():
+        name, box = node.locator(".name").bounding_box(), node.locator("rect").first.bounding_box()
+        assert name["x"] + name["width"] < box["x"] + box["width"], node.text_content()
+
+
 def test_stage__filters_by_sku_status_and_quality(open_page):
     page = open_page(STAGE.format("prune"))
     loaded(page, ".gallery li:nth-child(-n + 6)")
