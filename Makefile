@@ -40,7 +40,8 @@ services: $(INSTALLED)  ## tests against real servers: PostgreSQL (apt-get insta
 
 browser:  ## Chromium and axe-core for the browser tests (Debian, as root)
 	@command -v chromium >/dev/null && command -v npm >/dev/null || { \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core npm; }
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core \
+	  $$(command -v npm >/dev/null || echo npm); }
 	npm ci --silent --prefix tests/inspector/browser
 
 lint: $(INSTALLED)  ## ruff, mypy and the import rules
