@@ -14,6 +14,7 @@ from jinja2 import Environment
 from inspector.access import Access
 from inspector.action_log import ActionLog
 from inspector.champion_desk import ChampionDesk
+from inspector.command_lines import only_stage
 from inspector.picture_cache import PictureCache
 from inspector.prefect_api import PrefectApi
 from inspector.problems import not_found
@@ -73,6 +74,7 @@ def environment() -> Environment:
     """The templates with what pages use in addresses and texts."""
     made = templates()
     made.globals |= {"url": address, "picture": picture_address, "version": version_of, "rung_name": rung_name}
+    made.globals["only_stage"] = only_stage
     return made
 
 

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 
 from inspector.access import Form
+from inspector.command_lines import part_again
 from inspector.prefect_api import Deployment, PrefectError
 from inspector.problems import PageError, not_found
 from inspector.products import categories_of
@@ -41,7 +42,7 @@ def rerun_parameters(run: RunView, *, stage: str, sku: str, again: bool, name: s
 
 def suggested_name(run: RunView, *, sku: str) -> str:
     """The run's own name; beside it where only one product takes part, so that nothing is overwritten."""
-    letters = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in sku)
+    letters = re.sub(r"[^A-Za-z0-9._-]", "-", sku)
     return f"{run.entry.name}-{letters}"[:100] if sku else run.entry.name
 
 
@@ -89,13 +90,14 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
     def ask_rerun(request: Request, run: Text, stage: Text = "", sku: Text = "") -> HTMLResponse:
         view = site.run(run)
         found, problem = deployments_of(site)
-        skus = [str(one["sku"]) for one in categories_of(view)]
+        name = suggested_name(view, sku=sku)
         values: dict[str, Any] = {
             "run": view,
             "stage": stage,
             "sku": sku,
-            "skus": skus,
-            "name": suggested_name(view, sku=sku),
+            "skus": [str(one["sku"]) for one in categories_of(view)],
+            "name": name,
+            "command": part_again(str(view.record.get("command") or ""), stage=stage, sku=sku, name=name),
         }
         return site.page(request, "rerun.html", deployments=found, problem=problem, **values)
 

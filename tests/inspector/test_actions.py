@@ -8,7 +8,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from inspector.app import create_app
+from inspector.pages.reruns import suggested_name
 from inspector.prefect_api import PrefectApi, PrefectError
+from inspector.run_shelf import RunShelf
+from inspector.run_view import RunView
 from storage.reviews import Decision, append_decisions, read_decisions
 from storage.store import Store
 from tests.inspector.conftest import HERE, TOKEN, form_token_of, sign_in
@@ -91,6 +94,12 @@ def test_rerun__of_one_product_goes_under_a_name_of_its_own(operator, prefect):
     send(operator, "/rerun", run="first", deployment="d-1", stage="", sku="tea", name="first-tea")
     assert prefect.asked[-1][2]["parameters"]["sku"] == ["tea"]
     assert prefect.asked[-1][2]["parameters"]["refresh"] == []
+
+
+def test_suggested_name__is_one_that_a_run_may_have(folder):
+    entry = RunShelf(folder / "runs").get("first")
+    name = suggested_name(RunView(entry, None, None), sku="Müsli/extra 茶")
+    assert name == "first-M-sli-extra--"
 
 
 @pytest.mark.parametrize(
