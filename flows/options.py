@@ -171,9 +171,10 @@ class RunOptions(BaseModel):
             value = getattr(self, name)
             if not field.is_required() and value == field.default:
                 continue
-            option = f"--{name.removesuffix('_stage').replace('_', '-')}"
+            option = name.removesuffix("_stage").replace("_", "-")
             values = value if isinstance(value, tuple) else (value,)
-            words += [option] if value is True else [option, *map(str, values)]
+            flag = f"--{option}" if value else f"--no-{option}"
+            words += [flag] if isinstance(value, bool) else [f"--{option}", *map(str, values)]
         return shlex.join(words)
 
     def worker_count(self) -> int:

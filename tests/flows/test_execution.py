@@ -44,6 +44,7 @@ def test_run_options__folder_is_the_name_or_the_preset():
             dataset="d", preset="micro", name="x", seed=3, from_stage="train", refresh=("train.render", "prune")
         ),
         RunOptions(dataset="d", sku=("tea bags", "oats"), only="prune", pool_source="test", feedback=True),
+        RunOptions(dataset="d", feedback=False, promote=False, dry_run=True),
     ],
 )
 def test_command__is_understood_as_the_same_options(options):
