@@ -24,6 +24,8 @@ TONE_LEVELS = tuple(range(5, 100, 5))
 _DIRECTIONS = 16
 _FARTHEST = 14
 _NO_SHADOW = 0.1
+# Markers in a JPEG file: of quantisation tables, and of the pixels, before which all tables stand.
+_TABLES, _SCAN = 0xDB, 0xDA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,12 +97,24 @@ def noise_level(photo_HW3: Photo, *, bare_HW: Mask) -> float:
 
 def jpeg_quality_of(data: bytes) -> int | None:
     """The IJG quality (1..100) whose luminance table comes closest to that of a JPEG file; None for other files."""
-    start = data.find(b"\xff\xdb") if data.startswith(b"\xff\xd8") else -1
+    start = _first_table(data)
     # A table of 8-bit entries: marker, length, precision and number (both 0), then 64 values.
-    if start < 0 or len(data) < start + 69 or data[start + 4] != 0:
+    if start is None or len(data) < start + 69 or data[start + 4] != 0:
         return None
     total = sum(data[start + 5 : start + 69])
     return min(range(1, 101), key=lambda quality: abs(_table_sum(quality) - total))
+
+
+def _first_table(data: bytes) -> int | None:
+    """Where a JPEG file's first quantisation tables begin, or None. Segments are passed over whole: the thumbnail that
+    a camera puts into one has tables of its own."""
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _SCAN:
+        if data[at + 1] == _TABLES:
+            return at
+        # Any number of filling bytes may stand before a marker.
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
 
 
 def _table_sum(quality: int) -> int:

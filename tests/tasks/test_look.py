@@ -1,6 +1,9 @@
+import io
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from storage.images import encode_png
 from tasks.look import (
@@ -90,6 +93,19 @@ def test_jpeg_quality_of__reads_the_encoders_quality(quality):
     data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
     assert abs(jpeg_quality_of(data) - quality) <= 1
     assert jpeg_quality_of(encode_png(picture)) is None
+
+
+def test_jpeg_quality_of__not_that_of_a_thumbnail_in_the_exif():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8))
+    whole, thumbnail = io.BytesIO(), io.BytesIO()
+    picture.save(thumbnail, "JPEG", quality=20)
+    picture.save(whole, "JPEG", quality=92, exif=b"Exif\0\0" + thumbnail.getvalue())
+    assert abs(jpeg_quality_of(whole.getvalue()) - 92) <= 1
+    # Filling bytes may stand before a marker.
+    tables = whole.getvalue().index(b"\xff\xdb", len(thumbnail.getvalue()))
+    padded = whole.getvalue()[:tables] + b"\xff\xff" + whole.getvalue()[tables:]
+    assert abs(jpeg_quality_of(padded) - 92) <= 1
+    assert jpeg_quality_of(whole.getvalue()[:tables]) is None and jpeg_quality_of(b"\xff\xd8\xff") is None
 
 
 def test_places_of__sums_to_one_and_follows_the_products():
