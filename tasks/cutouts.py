@@ -111,7 +111,11 @@ def neutral_patch(photo_HW3: NDArray[np.uint8], mask_HW: NDArray[np.bool_]) -> N
     matrix_23 = np.array(
         [[scale, 0, PATCH_SIDE / 2 - scale * columns.mean()], [0, scale, PATCH_SIDE / 2 - scale * rows.mean()]]
     )
-    patch_SS4 = cv2.warpAffine(planes_hw4, matrix_23, (PATCH_SIDE, PATCH_SIDE), borderMode=cv2.BORDER_REPLICATE)
+    size = PATCH_SIDE, PATCH_SIDE
+    patch_SS4 = cv2.warpAffine(planes_hw4, matrix_23, size, borderMode=cv2.BORDER_REPLICATE)
+    # Ground may go on beyond the photo's border; a product that the border cuts ends there.
+    within_SS = cv2.warpAffine(np.ones(mask_hw.shape, np.uint8), matrix_23, size, flags=cv2.INTER_NEAREST)
+    patch_SS4[within_SS == 0, 3] = 0
     return np.clip(patch_SS4, 0, (1.25, 1.25, 1.25, 1)).astype(np.float32)
 
 

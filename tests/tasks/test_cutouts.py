@@ -47,6 +47,16 @@ def test_neutral_patch__size_matters_little(zoom):
     assert np.minimum(one, two).sum() / np.maximum(one, two).sum() > 0.9
 
 
+def test_neutral_patch__a_product_ends_at_the_photos_border():
+    photo, mask = product_photo(1, 0)
+    cut = np.s_[: int(np.flatnonzero(mask.any(axis=1))[-1]) - 8]
+    at_border, inside = neutral_patch(photo[cut], mask[cut]), np.zeros_like(mask)
+    inside[cut] = mask[cut]
+    np.testing.assert_allclose(at_border[..., 3], neutral_patch(photo, inside)[..., 3], atol=0.5)
+    assert at_border[..., 3].sum() == pytest.approx(neutral_patch(photo, inside)[..., 3].sum(), rel=0.03)
+    assert not at_border[-1, :, 3].any()
+
+
 def test_neutral_patch__no_product():
     with pytest.raises(ValueError, match="expected some product pixels"):
         neutral_patch(np.zeros((20, 20, 3), np.uint8), np.zeros((20, 20), bool))
