@@ -7,9 +7,9 @@ for the same inputs and parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from storage.digest import JSON
 
@@ -170,13 +170,24 @@ class BoardParams(StageParams):
     plain_side: int = Field(default=800, ge=64, description="side of the plain board where there is no pool, pixels")
 
 
+def _in_order(ends: tuple[int, int]) -> tuple[int, int]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"expected the least first and then the most, got {ends[0]} and {ends[1]}")
+    return ends
+
+
+# An item's label in a photo is a byte, and 0 is the board.
+_Few = Annotated[int, Field(ge=1, le=255)]
+LeastAndMost = Annotated[tuple[_Few, _Few], AfterValidator(_in_order)]
+
+
 class LevelParams(BaseModel):
     """One level of clutter: its share of the photos, how many products it mixes and how many items lie there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     share: float = Field(ge=0, description="share of the photos; shares are relative to each other")
-    skus: tuple[int, int] = Field(description="least and most different products")
-    items: tuple[int, int] = Field(description="least and most items; a photo can hold 255")
+    skus: LeastAndMost = Field(description="least and most different products")
+    items: LeastAndMost = Field(description="least and most items; a photo can hold 255")
 
 
 class ComposeParams(StageParams):
@@ -235,10 +246,8 @@ class PasteParams(StageParams):
     version: ClassVar[int] = 4
     versions: int = Field(default=2, ge=1, description="photos made of each accepted one")
     photos: int = Field(default=2000, ge=1, description="most photos made; accepted ones are spread over then")
-    skus: tuple[int, int] = Field(default=(1, 4), description="least and most different products added to a photo")
-    items: tuple[int, int] = Field(
-        default=(1, 6), description="least and most items added; fewer where no place is left"
-    )
+    skus: LeastAndMost = Field(default=(1, 4), description="least and most different products added to a photo")
+    items: LeastAndMost = Field(default=(1, 6), description="least and most items added; fewer where no place is left")
     pool_share: float = Field(
         default=0.5,
         ge=0,

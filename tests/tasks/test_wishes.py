@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.layout import first_sku
+from tasks.params import LevelParams, PasteParams
 from tasks.wishes import draw_items, sprite_at, turn_matrix
 from tests.tasks.composing_cases import LEVELS, kit_of, params_of
 
@@ -75,3 +76,13 @@ def test_draw_items__blends_and_overlaps_as_often_as_asked():
     assert (made["overlap"] > 0).mean() == pytest.approx(0.3, abs=0.06)
     paper, _ = drawn(recipe="paper")
     assert paper["hard"].all() and not paper["feather"].any() and (paper["overlap"] == 0.5).all()
+
+
+@pytest.mark.parametrize("ends", [(0, 3), (5, 2), (1, 256)])
+def test_level_params__as_many_as_a_photo_can_hold(ends):
+    # Beyond 255 items compiled code would write outside of its arrays: labels are bytes.
+    with pytest.raises(ValueError, match="items"):
+        LevelParams(share=1, skus=(1, 1), items=ends)
+    with pytest.raises(ValueError, match="items"):
+        PasteParams(items=ends)
+    assert LevelParams(share=1, skus=(1, 3), items=(255, 255)).items == (255, 255)
