@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.catalog import Category, categories_of
-from storage.manifest import Manifest, ManifestRow
+from storage.manifest import Box, Manifest, ManifestRow
 from tasks.ahead import Mapped
 from tasks.blend import Lines, collected, noise_lines, picture_at, thumbnail
 from tasks.items import Doubles, Habits
@@ -74,7 +74,7 @@ def build_kit(
         ValueError: no sprites, no boards, or a product is asked for that has no sprite.
     """
     rows = chosen_poses(poses, skus=params.skus, most=params.views_per_sku)
-    factors = view_factors(catalog, sized=not params.left_out("size"))
+    factors = view_factors(catalog, poses=poses, sized=not params.left_out("size"))
     categories = {category.sku: category.id for category in categories_of(catalog)}
 
     def cutout(row: ManifestRow) -> Cutout:
@@ -93,7 +93,8 @@ def build_kit(
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
     pictures = _of_one_size([context.read_rgb(row) for row in found])
-    photos = _read_evenly(context, pool, most=params.scale_photos)
+    searched = _of_size(pool.ok, size=pictures[0].shape[:2], least=params.scale_photos)
+    photos = _read_evenly(context, searched, most=params.scale_photos)
     mapped = partial(context.map, what="sprites")
     side = min(pictures[0].shape[:2])
     scale = catalog_scale(cutouts, boards=found, photos=photos, board_side=side, mapped=mapped)
@@ -121,10 +122,16 @@ def solid_cutouts(cutouts: Sequence[Cutout]) -> list[Cutout]:
     return solid
 
 
-def _read_evenly(context: StageContext, pool: Manifest, *, most: int) -> list[Photo]:
-    """At most `most` photos, spread over the pool."""
-    positions = np.unique(np.linspace(0, len(pool.ok) - 1, min(most, len(pool.ok))).round().astype(int))
-    return list(context.map(context.read_rgb, [pool.ok[position] for position in positions], what="pool photos"))
+def _of_size(rows: Sequence[ManifestRow], *, size: tuple[int, ...], least: int) -> Sequence[ManifestRow]:
+    """The photos of a size (height, width), in whose pixels the boards are; all where fewer than `least` are of it."""
+    same = [row for row in rows if (row.height, row.width) == size]
+    return same if len(same) >= least else rows
+
+
+def _read_evenly(context: StageContext, rows: Sequence[ManifestRow], *, most: int) -> list[Photo]:
+    """At most `most` photos, spread over all of them."""
+    positions = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
+    return list(context.map(context.read_rgb, [rows[position] for position in positions], what="pool photos"))
 
 
 def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[ManifestRow]:
@@ -151,34 +158,41 @@ def _camera_of(row: ManifestRow) -> int:
     return -1 if camera is None else int(camera)
 
 
-def view_factors(catalog: Manifest, *, sized: bool) -> Callable[[str, int], float]:
+def view_factors(catalog: Manifest, *, poses: Manifest, sized: bool) -> Callable[[str, int], float]:
     """Function (sku, camera) -> factor that makes an exemplar's pixels comparable with those of all others.
 
-    From the widths of the exemplars' boxes and from millimetres in the catalog; 1 for what neither tells, and always if
-    `sized` is false.
+    From the widths of the exemplars' boxes (of their masks, where none is annotated) and from millimetres in the
+    catalog; 1 for what neither tells, and always if `sized` is false.
     """
-    shown = [row for row in catalog.ok if row.objects] if sized else []
-    cameras = camera_factors([view_extent(row) for row in shown])
+    cut_out = {row.parents[0]: row.objects for row in poses.rows if row.parents}
+    boxed = [(row, row.objects or cut_out.get(row.item_id, ())) for row in catalog.ok] if sized else []
+    shown = [(row, objects[0].box) for row, objects in boxed if objects]
+    cameras = camera_factors([view_extent(row, box=box) for row, box in shown])
     longest: dict[str, float] = {}
-    for row in shown:
-        x0, y0, x1, y1 = row.objects[0].box
+    for row, (x0, y0, x1, y1) in shown:
         side = max(x1 - x0, y1 - y0) * cameras.get(_camera_of(row), 1.0)
         longest[str(row.sku)] = max(longest.get(str(row.sku), 0.0), side)
     products = sku_factors(longest, millimetres=_millimetres(categories_of(catalog)))
     return lambda sku, camera: cameras.get(camera, 1.0) * products.get(sku, 1.0)
 
 
-def view_extent(row: ManifestRow) -> ViewExtent:
+def view_extent(row: ManifestRow, *, box: Box) -> ViewExtent:
     """The width of an exemplar's box, and which turntable series it belongs to."""
-    x0, _, x1, _ = row.objects[0].box
     turn = f"{row.sku}/{row.attributes.get('placement', '')}"
-    return ViewExtent(turn=turn, camera=_camera_of(row), width=x1 - x0)
+    return ViewExtent(turn=turn, camera=_camera_of(row), width=box[2] - box[0])
 
 
 def _millimetres(categories: Sequence[Category]) -> dict[str, float]:
-    """Longest edge in millimetres of the products whose catalog metadata says `size_mm` (a list of edge lengths)."""
-    sizes = {category.sku: category.metadata.get("size_mm") for category in categories}
-    return {sku: float(max(size)) for sku, size in sizes.items() if size}
+    """Longest edge in millimetres of the products whose catalog metadata says `mm` (a list of edge lengths).
+
+    Raises:
+        ValueError: it says something else there.
+    """
+    sizes = {category.sku: category.metadata["mm"] for category in categories if category.metadata.get("mm")}
+    for sku, size in sizes.items():
+        if not isinstance(size, list) or not all(isinstance(one, int | float) and one > 0 for one in size):
+            raise ValueError(f"mm: expected a list of lengths, like [66, 66, 115], of {sku}, got {size!r}")
+    return {sku: float(max(size)) for sku, size in sizes.items()}
 
 
 def catalog_scale(
@@ -287,7 +301,9 @@ def with_cutouts(kit: Kit, cutouts: Sequence[Cutout], *, share: float, most: int
     for one in sorted(cutouts, key=lambda one: -one.weight):
         if one.sku in ranked and len(ranked[one.sku]) < most:
             ranked[one.sku].append(one)
-    own = {sku: [sprite for sprite in kit.sprites if sprite.sku == sku] for sku in kit.skus}
+    own: dict[str, list[Sprite]] = {sku: [] for sku in kit.skus}
+    for sprite in kit.sprites:
+        own[sprite.sku].append(sprite)
     sprites = [one for sku in kit.skus for one in (*own[sku], *_further(ranked[sku], own=own[sku], share=share))]
     collection = collected([one.rgba_hw4 for one in sprites])
     cell = cell_side(*kit.boards[0].canvas_HW3.shape[:2])

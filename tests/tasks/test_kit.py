@@ -3,10 +3,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from storage.images import encode_png
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
-from tasks.kit import catalog_scale, chosen_poses, likeliest, product_weights, solid_cutouts, view_factors
-from tests.tasks.composing_cases import board_row, committed, cutouts, kit_of, look, params_of
+from tasks.context import StageContext
+from tasks.kit import build_kit, catalog_scale, chosen_poses, likeliest, product_weights, solid_cutouts, view_factors
+from tests.tasks.composing_cases import (
+    board_row,
+    committed,
+    cutouts,
+    inputs_of,
+    kit_of,
+    look,
+    params_of,
+    photo_with_products,
+)
 
 
 @pytest.fixture
@@ -23,19 +34,65 @@ def exemplar(sku, camera, view, width, height=20.0):
     )
 
 
+def products(**millimetres):
+    return [
+        {"id": number, "sku": sku, "metadata": {"mm": millimetres[sku]} if sku in millimetres else {}}
+        for number, sku in enumerate("abc", start=1)
+    ]
+
+
 def test_view_factors__cameras_and_millimetres(store):
     rows = [exemplar("a", 0, 0, 100), exemplar("a", 1, 0, 50), exemplar("b", 0, 0, 60), exemplar("b", 1, 0, 30)]
-    categories = [
-        {"id": 1, "sku": "a", "metadata": {"size_mm": [50, 20, 20]}},
-        {"id": 2, "sku": "b", "metadata": {"size_mm": [10, 60, 20]}},
-        {"id": 3, "sku": "c"},
-    ]
+    categories = products(a=[50, 20, 20], b=[10, 60, 20])
     catalog = committed(store, "catalog", [(row, None) for row in rows], content={"categories": categories})
-    factor = view_factors(catalog, sized=True)
+    poses = committed(store, "poses", [])
+    factor = view_factors(catalog, poses=poses, sized=True)
     # a: 100 px for 50 mm, b: 60 px for 60 mm; the median is 1.5 px a mm, so a shrinks and b grows.
     assert factor("a", 0) == pytest.approx(0.75) and factor("b", 0) == pytest.approx(1.5)
     assert factor("a", 1) == pytest.approx(1.5) and factor("c", 7) == 1
-    assert view_factors(catalog, sized=False)("a", 1) == 1
+    assert view_factors(catalog, poses=poses, sized=False)("a", 1) == 1
+
+
+def test_view_factors__masks_tell_sizes_where_no_box_is_annotated(store):
+    rows = [exemplar("a", None, 0, 100), exemplar("b", None, 0, 60)]
+    poses = [
+        replace(row, item_id=f"pose/{row.sku}", parents=(row.item_id, f"mask/{row.sku}"), status=status)
+        for row, status in zip(rows, ("ok", "dropped"), strict=True)
+    ]
+    bare = [(replace(row, objects=()), None) for row in rows]
+    content = {"categories": products(a=[50, 20, 20], b=[10, 60, 20])}
+    catalog = committed(store, "catalog", bare, content=content)
+    factor = view_factors(catalog, poses=committed(store, "poses", [(row, None) for row in poses]), sized=True)
+    assert factor("a", -1) == pytest.approx(0.75) and factor("b", -1) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("size", [115, "66x66x115", [66, 0], [66, "115"], {"a": 1}])
+def test_view_factors__millimetres_are_a_list_of_lengths(store, size):
+    catalog = committed(store, "catalog", [], content={"categories": products(b=size)})
+    with pytest.raises(ValueError, match="mm: expected a list of lengths.* of b, got"):
+        view_factors(catalog, poses=committed(store, "poses", []), sized=True)
+
+
+def test_build_kit__photos_of_other_sizes_say_nothing_of_the_scale(store, tmp_path, monkeypatch):
+    """Half of the photos would find sprites at half of their size: the boards are those of the larger photos."""
+    publication = store.begin("t", key="1")
+    context = StageContext(stage="t", seed=0, store=store, publication=publication, scratch=tmp_path)
+    photos = {number: photo_with_products(number)[:: 1 + number % 2, :: 1 + number % 2] for number in range(20)}
+    rows = {
+        number: ManifestRow(item_id=f"pool/{number:02d}", width=photo.shape[1], height=photo.shape[0])
+        for number, photo in photos.items()
+    }
+    pools = [
+        [(row, encode_png(photos[number])) for number, row in rows.items() if number % 2 or part] for part in (0, 1)
+    ]
+    read = []
+    monkeypatch.setattr(
+        "tasks.kit.catalog_scale", lambda *_, photos, **__: read.append([len(one) for one in photos]) or 1
+    )
+    for number, pool in enumerate(pools):
+        inputs = {**inputs_of(store), "pool": committed(store, f"pool{number}", pool)}
+        build_kit(context, params=params_of(scale_photos=8), **inputs)
+    assert read == [[80] * 8, [160] * 8]
 
 
 def test_chosen_poses__the_likeliest_of_the_wanted_products(store):
