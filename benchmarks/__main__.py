@@ -21,6 +21,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from flows.endings import end_with_code
+
 _ROOT = Path(__file__).parents[1]
 _RESULTS = _ROOT / "benchmarks" / "RESULTS.md"
 _HEADING = "## By `make bench`"
@@ -58,7 +60,12 @@ def run_all(
         dataset: folder in RPC layout with masks/ and poses.json beside it.
         only: benchmarks to run; all of them when not given.
         out: the file that rows are appended to.
+
+    Raises:
+        ValueError: there is no benchmark of such a name.
     """
+    if unknown := sorted(set(only) - set(_SHORT)):
+        raise ValueError(f"only: expected benchmarks ({', '.join(_SHORT)}), got {', '.join(unknown)}")
     failed = []
     for name in only or tuple(_SHORT):
         words = [f"benchmarks.{name}", *(option.format(dataset=dataset) for option in _SHORT[name])]
@@ -133,4 +140,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    app()
+    end_with_code(lambda: app(exit_on_error=False, print_error=False))

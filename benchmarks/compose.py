@@ -30,6 +30,7 @@ from benchmarks.compose_speed import (
     thread_ms,
 )
 from benchmarks.stages import ingest_split, print_result, segmented, stage_arguments
+from flows.endings import end_with_code
 from flows.presets import PRESETS, Preset
 from storage.images import decode_rgb, encode_jpeg
 from storage.manifest import Manifest
@@ -227,4 +228,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

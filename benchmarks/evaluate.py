@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from flows.endings import end_with_code
 from tasks.coco_map import coco_map
 from tasks.evaluate import figure_text
 from tasks.evaluation_set import by_level, from_coco
@@ -258,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -19,6 +19,7 @@ import torch
 from benchmarks.predict import in_turns, labelled_photos
 from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
+from flows.endings import end_with_code
 from storage.images import Picture, decode_rgb
 from tasks.detection import Detector
 from tasks.export import Format, Precision, export_file, open_exported, parity, reading_of
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -30,6 +30,8 @@ from typing import Any
 
 from benchmarks.reduced_dataset import small_copy
 from benchmarks.stages import print_result, stage_arguments
+from flows.endings import end_with_code
+from tasks.ingest import dataset_root
 
 SHORT = ("commit", "refused", "power", "s3", "once", "inputs", "leaks")
 LONG = ("fuzz", "corruption", "storm")
@@ -97,7 +99,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=50, help="of leaks")
     parser.set_defaults(preset="micro")
     options = parser.parse_args()
-    dataset, failed = Path(options.dataset).resolve(), []
+    dataset, failed = dataset_root(options.dataset), []
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as made:
         folder = Path(made).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from flows.endings import end_with_code
+
 FOLDERS = ("benchmarks", "flows", "inspector", "tasks", "models", "storage")
 _ROOT = Path(__file__).parents[1]
 # Of named tensors, such as a network's state, each has a shape of its own.
@@ -161,4 +163,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

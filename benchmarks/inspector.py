@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from benchmarks.services import free_port
 from benchmarks.stages import print_result
+from flows.endings import end_with_code
 from storage.digest import digest_bytes
 from storage.images import encode_jpeg
 from storage.manifest import SCHEMA, ManifestObject, ManifestRow, encode_manifest, encode_table, read_manifest_table
@@ -197,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

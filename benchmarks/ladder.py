@@ -34,6 +34,7 @@ import numpy as np
 import orjson
 
 from benchmarks.stages import print_result, stage_arguments
+from flows.endings import end_with_code
 from flows.pipeline import (
     DatasetChoice,
     Prepared,
@@ -332,4 +333,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

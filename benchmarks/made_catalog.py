@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from flows.endings import end_with_code
 from storage.boxes import mask_box
 from storage.images import encode_jpeg, encode_png
 
@@ -199,4 +200,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

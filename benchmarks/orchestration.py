@@ -33,6 +33,8 @@ from benchmarks.orchestration_runs import changes, nothing_to_do, share
 from benchmarks.orchestration_server import at_once, event_to_retraining
 from benchmarks.reduced_dataset import small_copy
 from benchmarks.stages import print_result, stage_arguments
+from flows.endings import end_with_code
+from tasks.ingest import dataset_root
 
 SHORT = ("noop", "share", "changes")
 LONG = ("killed", "event", "parallel", "dask", "product")
@@ -80,16 +82,16 @@ def main() -> None:
     parser.add_argument("--effort", type=float, default=1.0, help="share of the preset's steps and composed photos")
     parser.set_defaults(preset="micro")
     options = parser.parse_args()
-    dataset = Path(options.dataset).resolve()
+    dataset = dataset_root(options.dataset)
     with nullcontext(options.folder) if options.folder else tempfile.TemporaryDirectory() as folder:
         for row in options.rows or SHORT:
             place = Path(folder).resolve()
             place.mkdir(parents=True, exist_ok=True)
             if options.small:
-                dataset = small_copy(Path(options.dataset).resolve(), folder=place)
+                dataset = small_copy(dataset_root(options.dataset), folder=place)
             result = measured(row, dataset=dataset, folder=place, options=options)
             print_result(result, as_json=options.json, title=f"{row}, {options.dataset}, preset {options.preset}")
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.ladder import TellingRunner, figures_of
 from benchmarks.stages import print_result, stage_arguments
+from flows.endings import end_with_code
 from flows.pipeline import (
     DatasetChoice,
     Prepared,
@@ -124,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

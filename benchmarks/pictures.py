@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 from matplotlib.figure import Figure
 
+from flows.endings import end_with_code
 from flows.runs import read_run
 from inspector.pictures import (
     decode_density,
@@ -259,4 +260,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
+from flows.endings import end_with_code
 from flows.serving import open_reader
 from models.dpsnet import DPSNet, padded_size
 from storage.formats.rpc import read_split
@@ -212,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from benchmarks.stages import ingest_split, print_result, segmented, stage_arguments
+from flows.endings import end_with_code
 from flows.presets import PRESETS
 from storage.manifest import Manifest
 from storage.store import Store
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

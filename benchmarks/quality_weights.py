@@ -19,6 +19,7 @@ from scipy.stats import spearmanr
 
 from benchmarks.segment import found_by_quality, mask_iou, masks_and_truth, without_boxes
 from benchmarks.stages import ingest_split, print_result, segmented_catalog
+from flows.endings import end_with_code
 from flows.presets import PRESETS, Preset
 from storage.store import Store
 from tasks.mask_quality import SIGNS, defects
@@ -103,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from flows.cli import app
+from flows.endings import end_with_code
 from flows.presets import PRESETS, Preset
 from storage.digest import JSON
 from tasks.params import LevelParams, RefineParams, StageParams, View
@@ -225,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

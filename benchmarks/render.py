@@ -38,6 +38,7 @@ from benchmarks.compose import made_manifests
 from benchmarks.compose_realism import kernel_inception_distance, photo_features
 from benchmarks.render_resume import resumed_equals_uninterrupted
 from benchmarks.stages import ingest_split, print_result, stage_arguments
+from flows.endings import end_with_code
 from flows.presets import PRESETS, Preset
 from models.cyclegan import Generator
 from storage.images import decode_rgb
@@ -362,4 +363,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

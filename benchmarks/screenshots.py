@@ -19,6 +19,7 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks.inspector import start_server
 from benchmarks.services import free_port
+from flows.endings import end_with_code
 from inspector.confusion_matrix import NOTHING, mistake_pairs
 from inspector.products import products_of
 from inspector.run_shelf import RunShelf
@@ -143,4 +144,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks.made_catalog import LARGEST, View, make_photo
 from benchmarks.stages import ingest_split, print_result, segmented_catalog, stage_arguments
+from flows.endings import end_with_code
 from flows.presets import PRESETS, Preset
 from storage.images import decode_grey, decode_rgb, encode_jpeg, encode_png
 from storage.manifest import Manifest, ManifestRow, content_digest
@@ -212,4 +213,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

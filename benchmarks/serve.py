@@ -36,6 +36,7 @@ from benchmarks.predict import labelled_photos, photos_of_side
 from benchmarks.services import free_port
 from benchmarks.short_model import model_arguments, model_of
 from benchmarks.stages import print_result
+from flows.endings import end_with_code
 from flows.serve_app import Limits
 from flows.serving import open_reader
 from storage.files import replace_file
@@ -331,4 +332,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

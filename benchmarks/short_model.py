@@ -14,6 +14,7 @@ from pathlib import Path
 from benchmarks.compose import made_manifests
 from benchmarks.stages import ingest_split, stage_arguments
 from flows.champion import load_champion
+from flows.endings import end_with_code
 from flows.outputs import write_champion
 from flows.presets import PRESETS, Preset
 from storage.manifest import Manifest
@@ -81,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

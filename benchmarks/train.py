@@ -20,14 +20,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from benchmarks.stages import print_result, stage_arguments
 from benchmarks.train_quality import ablation, counting, density_error, loading, training_inputs
 from benchmarks.train_speed import gpu_speed, speed
+from flows.endings import end_with_code
 from flows.presets import PRESETS
 from storage.store import Store
+from tasks.ingest import dataset_root
 
 SHORT, LONG = ("speed", "density", "gpu", "exact"), ("counting", "loading", "ablation")
 _TESTS = {
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="timed steps (7), steps of loading (500), ablation (400)")
     options = parser.parse_args()
     preset, store, rows = PRESETS[options.preset](), Store.open(options.store), options.rows or SHORT
-    dataset = Path(options.dataset)
+    dataset = dataset_root(options.dataset)
     inputs = None
     if set(rows) & set(LONG):
         inputs = training_inputs(preset, dataset=options.dataset, store=store, workers=options.workers)
@@ -78,4 +79,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    end_with_code(main)

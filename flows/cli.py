@@ -9,30 +9,29 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Literal
 
-from cyclopts import App, CycloptsError, Parameter
-from pydantic import ValidationError
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flows import automation_commands, catalog_commands, champion_commands
+from flows.endings import EXIT_DAMAGED, end_with_code
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
-from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED, end_on_signals
+from flows.interruption import end_on_signals
 from flows.options import GcOptions, RetrainOptions, RunOptions, VerifyOptions
 from flows.progress import ProgressDisplay
-from flows.refusals import refusal, trouble
 from flows.runs import last_run, read_run
 from flows.summary import summary_lines
 from flows.time_limit import time_limit
 from flows.token_file import read_token
 from storage.digest import JSON, canonical_json
 
-EXIT_FAILED, EXIT_USAGE, EXIT_DAMAGED = 1, 2, 3
 _GC, _RETRAIN, _VERIFY = GcOptions(), RetrainOptions(), VerifyOptions()
 _HELP = """From catalog photos and unlabelled checkout photos to a model that reads shopping lists off checkout photos.
 
@@ -41,7 +40,9 @@ Every command explains itself with `--help`. Exit codes: 0 done, 1 a stage, a di
 the command is wrong, 3 damage was found (verify), 130 interrupted.
 """
 
-app = App(name="tally", help=_HELP, help_format="markdown", result_action="return_value")
+app = App(
+    name="tally", version=version("tally-checkout"), help=_HELP, help_format="markdown", result_action="return_value"
+)
 app.command(catalog_commands.app)
 app.command(champion_commands.app)
 app.command(automation_commands.app)
@@ -418,25 +419,8 @@ def verify(options: Annotated[VerifyOptions, Parameter(name="*")] = _VERIFY, *, 
 
 
 def main() -> None:
-    """Entry point: turns the errors a user can cause into one clear line and an exit code."""
-    console = Console(stderr=True)
-    try:
-        app(exit_on_error=False, print_error=False)
-    except KeyboardInterrupt:
-        console.print(INTERRUPTED)
-        sys.exit(EXIT_INTERRUPTED)
-    except (ValueError, CycloptsError) as error:
-        console.print(f"error: {_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(EXIT_USAGE)
-    except (RuntimeError, OSError) as error:
-        console.print(f"failed: {trouble(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(EXIT_FAILED)
-
-
-def _message(error: Exception) -> str:
-    """What is wrong; for options that pydantic refused one line each: the key, what was expected, what it got."""
-    refused = next((one for one in (error, error.__cause__) if isinstance(one, ValidationError)), None)
-    return str(error) if refused is None else refusal(refused)
+    """Entry point."""
+    end_with_code(lambda: app(exit_on_error=False, print_error=False))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,17 @@
 
 import json
 import re
+import subprocess
+import sys
 from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
 
 from benchmarks import __main__ as bench
+from flows.endings import EXIT_USAGE
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_printed_figures__lines_of_json_among_others():
@@ -39,3 +47,27 @@ def test_run_all__one_benchmark_from_its_process_to_its_row(tmp_path, capsys):
 
 def test_short_forms__are_of_benchmarks_that_there_are():
     assert all(find_spec(f"benchmarks.{name}") for name in bench._SHORT)
+
+
+def test_run_all__refuses_a_benchmark_that_there_is_not(tmp_path):
+    with pytest.raises(ValueError, match=r"^only: expected benchmarks \(house, .*\), got nope$"):
+        bench.run_all(only=("house", "nope"), out=tmp_path / "RESULTS.md")
+    assert not (tmp_path / "RESULTS.md").exists()
+
+
+@pytest.mark.parametrize("arguments", [("prune", "--dataset", "/nope"), ("__main__", "--nope")])
+def test_a_benchmark__ends_with_one_line_and_2_where_its_input_is_wrong(arguments):
+    command = [sys.executable, "-m", f"benchmarks.{arguments[0]}", *arguments[1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == EXIT_USAGE
+    assert re.fullmatch(r"error: .*/?nope.*\n", done.stderr)
+
+
+def test_benchmarks__all_end_by_the_same_function():
+    """But the one that runs in rpctool's own environment, without this project."""
+    ends = {}
+    for path in (ROOT / "benchmarks").glob("*.py"):
+        _, _, end = path.read_text().partition('if __name__ == "__main__":\n')
+        ends[path.stem] = end.strip()
+    assert ends.pop("rpctool_runner") == "main()"
+    assert {end.partition("(")[0] for end in ends.values() if end} == {"end_with_code"}

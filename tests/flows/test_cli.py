@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import EXIT_USAGE, app
+from flows.cli import app
+from flows.endings import EXIT_USAGE
 from storage.images import encode_png
 from tests.commands import tally
 
@@ -31,6 +33,11 @@ def test_app__has_these_commands_and_each_has_help():
     names = {name for name in app if not name.startswith("-")}
     assert names == COMMANDS
     assert all(app[name].help for name in names)
+
+
+def test_version__is_that_of_the_distribution(capsys):
+    app("--version")
+    assert capsys.readouterr().out.strip() == version("tally-checkout")
 
 
 @pytest.mark.parametrize(
