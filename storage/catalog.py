@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -42,6 +43,20 @@ def with_product(category: Category, *, product: Mapping[str, JSON]) -> Category
         code=str(product.get("code") or category.code),
         metadata={**category.metadata, **{name: value for name, value in product.items() if name not in _TEXTS}},
     )
+
+
+def price_of(sku: str, *, product: Mapping[str, JSON]) -> float | None:
+    """The price in what is known of a product; None where it has none.
+
+    Raises:
+        ValueError: the price is no number, or negative.
+    """
+    price = product.get("price")
+    if price is None:
+        return None
+    if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
+        raise ValueError(f"price of {sku}: expected a number that is not negative, got {price!r}")
+    return float(price)
 
 
 def categories_of(manifest: Manifest) -> tuple[Category, ...]:

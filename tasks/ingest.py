@@ -43,6 +43,8 @@ def dataset_root(dataset: str) -> Path:
 def _existing_folder(folder: str) -> Path:
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
+        if root.exists():
+            raise ValueError(f"dataset: expected a folder, got the file {folder!r}; name the folder of the data set")
         raise ValueError(f"dataset: expected a folder, got {folder!r}, which does not exist")
     return root
 
@@ -192,7 +194,10 @@ def ingest(context: StageContext, *, params: IngestParams, catalog: Manifest | N
     if params.split == "pool":
         context.content["target_protocol"] = target_protocol(pool_photos=usable, pool_source=params.pool_source)
     if params.split == "catalog":
-        context.metadata["skus_without_exemplars"] = without_photos(listing.categories, rows=rows)
+        missing = without_photos(listing.categories, rows=rows)
+        context.metadata["skus_without_exemplars"] = missing
+        if missing:
+            context.log(f"catalog: no usable photo of {', '.join(missing)}; such products can't be learnt")
     context.report(usable=usable, quarantined=len(rows) - usable)
     if usable < len(rows):
         context.log(f"{params.split}: {len(rows) - usable} of {len(rows)} photos quarantined; reasons in the manifest")

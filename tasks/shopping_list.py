@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from decimal import Decimal
 import cv2
 import numpy as np
 
-from storage.catalog import Category
+from storage.catalog import Category, price_of
 from storage.images import Picture
 from storage.manifest import ManifestObject
 from tasks.confidence import ListConfidence
@@ -66,11 +65,8 @@ def prices_of(categories: Iterable[Category]) -> dict[str, float]:
     Raises:
         ValueError: a price is no number, or negative.
     """
-    given = {one.sku: one.metadata["price"] for one in categories if one.metadata.get("price") is not None}
-    for sku, price in given.items():
-        if isinstance(price, bool) or not isinstance(price, int | float) or not math.isfinite(price) or price < 0:
-            raise ValueError(f"price of {sku}: expected a number that is not negative, got {price!r}")
-    return {sku: float(price) for sku, price in given.items()}
+    prices = {one.sku: price_of(one.sku, product=one.metadata) for one in categories}
+    return {sku: price for sku, price in prices.items() if price is not None}
 
 
 def kept(objects: Sequence[ManifestObject], *, threshold: float) -> tuple[ManifestObject, ...]:

@@ -13,7 +13,9 @@ from storage.manifest import Box, ManifestObject
 
 BOARDS = "boards"
 MAX_NAME_BYTES = 200
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_READ_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+# What cameras and phones write besides: listed too, so that a photo that can't be read is told and not passed over.
+_OTHER_SUFFIXES = frozenset({".heic", ".heif", ".avif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".dng"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +57,14 @@ def box_problem(box: Box, *, width: int, height: int) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The files directly in `folder` that are named like pictures, in the order of their names."""
+    """The files directly in `folder` that are named like pictures, in the order of their names.
+
+    Those of formats that can't be read come last: a JPEG made of one of them keeps the name that both have.
+    """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES)
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return [path for kind in (_READ_SUFFIXES, _OTHER_SUFFIXES) for path in files if path.suffix.lower() in kind]
 
 
 def own_boards(root: Path) -> list[ListedPhoto]:

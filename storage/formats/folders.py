@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from storage.catalog import Category, with_product
+from storage.catalog import Category, price_of, with_product
 from storage.digest import canonical_json
 from storage.formats.dataset import DatasetSplit, ListedPhoto, pictures_in, readable_text, unique_ids
 from storage.formats.rpc import read_labelled, read_listed
@@ -52,7 +52,7 @@ def read_catalog(root: Path) -> DatasetSplit:
 
 
 def read_split(root: Path, *, split: str, known: Sequence[Category] = ()) -> DatasetSplit:
-    """The labelled photos of `val` or `test`; a split that is not there has none.
+    """The labelled photos of `val` or `test`; a split that is not there has none, and without labels none of use.
 
     `known`: the catalog's products, in place of the SKU folders; labels are matched by SKU.
     """
@@ -60,7 +60,10 @@ def read_split(root: Path, *, split: str, known: Sequence[Category] = ()) -> Dat
     categories = tuple(known) or folders
     path = root / split / LABELS_NAME
     if not path.is_file():
-        return DatasetSplit(categories=categories, photos=())
+        problem = f"listing: expected {LABELS_NAME} (COCO) beside the photos, got none"
+        pictures = pictures_in(root / split)
+        unlabelled = [ListedPhoto(item_id=f"{split}/{one.stem}", path=one, problem=problem) for one in pictures]
+        return DatasetSplit(categories=categories, photos=unique_ids(unlabelled))
     skus = _label_skus(path, folders=folders, known=categories)
     photos = read_labelled(path, folder=root / split, split=split, known=categories, skus=skus)
     return DatasetSplit(categories=categories, photos=unique_ids(photos))
@@ -85,7 +88,7 @@ def read_categories(root: Path) -> tuple[Category, ...]:
     """One category a SKU folder, numbered from 1 in the order of the names, with what `products.json` says of it.
 
     Raises:
-        ValueError: `products.json` is not a JSON object of objects.
+        ValueError: `products.json` is not a JSON object of objects, or a price is none.
     """
     path = catalog_folder(root) / PRODUCTS_NAME
     products = read_products(path) if path.is_file() else {}
@@ -101,7 +104,7 @@ def read_products(path: Path) -> dict[str, dict[str, Any]]:
     """What a `products.json` says of each SKU.
 
     Raises:
-        ValueError: it is not there, or not a JSON object of objects.
+        ValueError: it is not there, not a JSON object of objects, or a price is none.
     """
     try:
         products = orjson.loads(path.read_bytes())
@@ -112,6 +115,9 @@ def read_products(path: Path) -> dict[str, dict[str, Any]]:
         raise ValueError(f"{path}: expected JSON, got broken text ({error})") from error
     if not isinstance(products, dict) or not all(isinstance(value, dict) for value in products.values()):
         raise ValueError(f"{path}: expected an object with one object a SKU, got another shape of JSON")
+    for sku, product in products.items():
+        # Else a training would be over before the first receipt says so.
+        price_of(sku, product=product)
     return products
 
 

@@ -10,7 +10,7 @@ from storage.images import encode_jpeg
 from storage.store import Store
 from tasks.ingest import dataset_root, files_digest, ingest, target_protocol
 from tasks.params import IngestParams
-from tasks.stage import run_stage_locally
+from tasks.stage import key_of, publish, run_stage_locally
 
 
 def photo(seed):
@@ -183,6 +183,46 @@ def test_ingest__reads_folders_of_photos(tmp_path, store):
     assert len(run(root, store, "pool").ok) == 1
 
 
+@pytest.fixture
+def shop(tmp_path):
+    """A shop's folders with one photo each."""
+    root = tmp_path / "shop"
+    for number, name in enumerate(["catalog/tea/1.jpg", "pool/x.jpg", "val/y.jpg"]):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(photo(number))
+    return root
+
+
+def test_ingest__tells_of_photos_in_other_formats(shop, store):
+    """As phones write them; where a JPEG was made of one beside it, that is the one that counts."""
+    heic = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic"
+    (shop / "catalog/tea/1.HEIC").write_bytes(heic)
+    (shop / "catalog/milk").mkdir()
+    (shop / "catalog/milk/2.heic").write_bytes(heic)
+    (shop / "catalog/milk/notes.txt").write_text("no picture")
+    told = []
+    params = IngestParams(dataset=str(shop), split="catalog", files_digest=files_digest(shop, split="catalog"))
+    made = publish(params, key=key_of(params, inputs={}), inputs={}, store=store, workers=1, events=told.append)
+    assert [row.item_id for row in made.ok] == ["catalog/tea_1"]
+    found = reasons(made)
+    assert set(found) == {"catalog/milk_2", "catalog/tea_1#2"}
+    assert found["catalog/milk_2"].startswith("file: picture: expected a JPEG or PNG, got a file that starts with")
+    assert any("no usable photo of milk" in str(event.get("message")) for event in told)
+
+
+def test_ingest__tells_of_photos_without_labels(shop, store):
+    assert reasons(run(shop, store, "val")) == {
+        "val/y": "listing: expected labels.json (COCO) beside the photos, got none"
+    }
+
+
+@pytest.mark.parametrize("price", ["2,49", -1, True])
+def test_ingest__refuses_a_price_that_is_none(shop, store, price):
+    (shop / "catalog/products.json").write_text(json.dumps({"tea": {"price": price}}))
+    with pytest.raises(ValueError, match="^price of tea: expected a number that is not negative, got"):
+        run(shop, store, "catalog")
+
+
 def test_files_digest__changes_with_a_file(rpc):
     before = files_digest(rpc, split="val")
     (rpc / "val2019/a.jpg").write_bytes(b"other")
@@ -192,6 +232,9 @@ def test_files_digest__changes_with_a_file(rpc):
 def test_dataset_root__says_what_was_expected(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         dataset_root(str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"got the file .*file'; name the folder"):
+        dataset_root(str(tmp_path / "file"))
     with pytest.raises(ValueError, match="got neither"):
         dataset_root(str(tmp_path))
 
