@@ -7,7 +7,9 @@ each was written in one step, so it is whole. A machine that starts with an empt
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -21,8 +23,8 @@ class MirrorStorage(Protocol):
         """Write a file, whole."""
         ...
 
-    def list_files(self, url: str) -> list[str]:
-        """Names of the files under a folder."""
+    def walk(self, url: str) -> Iterator[tuple[str, int, float]]:
+        """Path, size and time of change of all files under a folder, at any depth."""
         ...
 
     def read_url(self, url: str) -> bytes:
@@ -31,7 +33,7 @@ class MirrorStorage(Protocol):
 
 
 class Mirror:
-    """Keeps `<url>/<name>` like `folder/<name>` while it is entered."""
+    """Keeps `<url>/<path>` like `folder/<path>` while it is entered."""
 
     def __init__(self, folder: Path, *, url: str, storage: MirrorStorage, every: float = 60.0) -> None:
         """`every`: seconds between two looks."""
@@ -41,25 +43,30 @@ class Mirror:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def restore(self) -> list[str]:
-        """Fill an empty folder with what the store has; returns the names of the files."""
+        """Fill an empty folder with what the store has, all of it or nothing; returns the paths of the files."""
         if self._folder.exists() and any(self._folder.iterdir()):
             return []
-        names = self._storage.list_files(self._url)
+        names = sorted(name for name, _, _ in self._storage.walk(self._url))
+        coming = self._folder.with_name(f".{self._folder.name}")
+        shutil.rmtree(coming, ignore_errors=True)
         for name in names:
-            data = self._storage.read_url(f"{self._url}/{name}")
-            self._folder.mkdir(parents=True, exist_ok=True)
-            (self._folder / name).write_bytes(data)
-            self._copied[name] = self._state(self._folder / name)
+            (coming / name).parent.mkdir(parents=True, exist_ok=True)
+            (coming / name).write_bytes(self._storage.read_url(f"{self._url}/{name}"))
+        if names:
+            # A part of it would look like a training that has only begun, and be copied over what the store has.
+            coming.replace(self._folder)
+        self._copied = {name: self._state(self._folder / name) for name in names}
         return names
 
     def copy(self) -> None:
         """Put the files that changed since the last time into the store."""
-        for path in sorted(self._folder.iterdir()) if self._folder.exists() else ():
+        for path in sorted(self._folder.rglob("*")):
+            name = path.relative_to(self._folder).as_posix()
             try:
                 state = self._state(path)
-                if path.is_file() and not path.name.startswith(".") and self._copied.get(path.name) != state:
-                    self._storage.put_file(f"{self._url}/{path.name}", path.read_bytes())
-                    self._copied[path.name] = state
+                if path.is_file() and not path.name.startswith(".") and self._copied.get(name) != state:
+                    self._storage.put_file(f"{self._url}/{name}", path.read_bytes())
+                    self._copied[name] = state
             except FileNotFoundError:
                 # Replaced or removed in this moment: the next look sees what is there then.
                 continue
