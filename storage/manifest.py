@@ -126,14 +126,16 @@ class StoredRows(Sequence[ManifestRow]):
 
     @cached_property
     def _decoded(self) -> tuple[ManifestRow, ...]:
-        return tuple(decode_row(record, base=self._base) for record in self._read(None).to_pylist())
+        # Records of all rows at once would take half as much again as the rows.
+        batches = self._file().iter_batches(batch_size=ROW_GROUP)
+        return tuple(decode_row(record, base=self._base) for batch in batches for record in batch.to_pylist())
 
-    def _read(self, columns: Sequence[str] | None) -> pa.Table:
-        return pq.ParquetFile(io.BytesIO(self._data), metadata=self._footer).read(columns=columns)
+    def _file(self) -> pq.ParquetFile:
+        return pq.ParquetFile(io.BytesIO(self._data), metadata=self._footer)
 
     def columns(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of all rows, without decoding the others."""
-        table = self._read(names)
+        table = self._file().read(columns=list(names))
         return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
     def __len__(self) -> int:
