@@ -6,10 +6,11 @@ Concurrency limits and automations are created or updated by their names; a file
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import httpx
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -28,6 +29,7 @@ from prefect.exceptions import ObjectNotFound  # noqa: E402
 
 DEFAULT_FILE = Path(__file__).parents[1] / "deployments" / "automations.yaml"
 _PREFIX = "tally-"
+Answer = TypeVar("Answer")
 
 
 class Wanted(BaseModel):
@@ -66,18 +68,32 @@ def apply_automations(path: Path, *, prune: bool) -> list[str]:
         ValueError: the file is wrong, or names a deployment that does not exist.
         RuntimeError: the server can't be reached.
     """
-    return asyncio.run(_apply(read_wanted(path), prune=prune))
+    return _answered(_apply(read_wanted(path), prune=prune))
 
 
 def list_automations() -> list[tuple[str, bool, str]]:
-    """Name, whether it is enabled, and description of our automations on the server."""
+    """Name, whether it is enabled, and description of our automations on the server.
+
+    Raises:
+        RuntimeError: the server can't be reached.
+    """
 
     async def read() -> list[tuple[str, bool, str]]:
         async with get_client() as client:
             found = await client.read_automations()
         return [(one.name, one.enabled, one.description) for one in found if one.name.startswith(_PREFIX)]
 
-    return asyncio.run(read())
+    return _answered(read())
+
+
+def _answered(conversation: Coroutine[Any, Any, Answer]) -> Answer:
+    """What comes of talking with the server. Raises RuntimeError where it does not answer, or refuses to."""
+    try:
+        return asyncio.run(conversation)
+    except httpx.HTTPError as error:
+        raise RuntimeError(
+            f"automations: the Prefect server can't be reached ({error}); see PREFECT_API_URL"
+        ) from error
 
 
 async def _apply(wanted: Wanted, *, prune: bool) -> list[str]:

@@ -4,9 +4,10 @@ from importlib import import_module
 
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import options
-from flows.automations import read_wanted
+from flows.automations import list_automations, read_wanted
 from flows.refusals import checked
 
 OPTIONS = {
@@ -77,6 +78,16 @@ def test_automations__start_deployments_that_are_declared(declared, wanted):
     assert [action["deployment"] for action in actions] == ["retrain/cpu"]
     for action in actions:
         assert set(action["parameters"]) <= set(flow_of(there[action["deployment"]]).parameters.properties)
+
+
+def test_apply_automations__says_that_the_server_is_not_there(wanted):
+    with (
+        temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}),
+        pytest.raises(
+            RuntimeError, match=r"automations: the Prefect server can't be reached \(.+\); see PREFECT_API_URL"
+        ),
+    ):
+        list_automations()
 
 
 def test_deployments__with_a_schedule_need_no_parameters(declared):
