@@ -18,7 +18,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact  #
 from prefect.client.schemas.objects import State  # noqa: E402
 from prefect.runtime import flow_run  # noqa: E402
 from prefect.states import Cancelled, Completed  # noqa: E402
-from pydantic import BaseModel  # noqa: E402
+from pydantic import BaseModel, ValidationError  # noqa: E402
 
 from flows.announcements import announce_version  # noqa: E402
 from flows.catalog import Catalog, add_products, catalog_name  # noqa: E402
@@ -162,9 +162,12 @@ def retrain(options: RetrainOptions) -> RunRecord | State:
         return shown(carry_out(known, run=run, work=retraining_of(known), events=live, live=live))
 
 
-def _catalog_of(parameters: Mapping[str, Any]) -> tuple[str, str]:
-    """The catalog that a retraining's parameters mean, and its store."""
-    options = RetrainOptions.model_validate(parameters)
+def _catalog_of(parameters: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The catalog that a retraining's parameters mean, and its store; None for wrong ones, which are no wish."""
+    try:
+        options = RetrainOptions.model_validate(parameters)
+    except ValidationError:
+        return None
     return options.catalog or (catalog_name(options.dataset) if options.dataset else ""), options.store
 
 

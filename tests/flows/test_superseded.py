@@ -38,3 +38,7 @@ def test_catalog_of__tells_apart_what_is_retrained():
     assert _catalog_of(night) == _catalog_of({**event, "store": _catalog_of(night)[1]})
     assert _catalog_of(night) != _catalog_of({"dataset": "kiosk"})
     assert _catalog_of(event) != _catalog_of({**event, "store": "s3://other/store"})
+
+
+def test_catalog_of__a_wish_with_wrong_parameters_that_waits_fails_no_other_run():
+    assert _catalog_of({"nonsense": 1}) is None
