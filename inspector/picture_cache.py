@@ -5,6 +5,7 @@ Names are digests of what the picture shows; nothing of a request becomes part o
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from storage.digest import JSON, digest_json
 from storage.files import replace_file
 
 _SWEEP_EVERY = 2000
+_log = logging.getLogger("tally.inspector")
 
 
 class PictureCache:
@@ -31,8 +33,13 @@ class PictureCache:
             return path.read_bytes()
         except FileNotFoundError:
             data = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, data, sync=False)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, data, sync=False)
+        except OSError as error:
+            # The disk is full, or not ours to write: what a page shows does not depend on it.
+            _log.warning("a picture is not kept: %s", error)
+            return data
         with self._lock:
             self._made += 1
             due = self._made % _SWEEP_EVERY == 0

@@ -1,7 +1,9 @@
+import errno
 import os
 
 import pytest
 
+from inspector import picture_cache
 from inspector.picture_cache import PictureCache
 
 
@@ -40,3 +42,12 @@ def test_sweep__removes_the_oldest_until_the_rest_fits(tmp_path):
         os.utime(path, (age, age))
     cache.sweep()
     assert [path for path in paths if path.exists()] == paths[2:]
+
+
+def test_get__a_picture_that_can_not_be_kept_is_shown(tmp_path, monkeypatch, caplog):
+    def full(path, data, *, sync):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(picture_cache, "replace_file", full)
+    assert PictureCache(tmp_path / "cache").get(["a"], lambda: b"picture") == b"picture"
+    assert "No space left" in caplog.text
