@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -77,7 +78,9 @@ class ProductDelta:
 
     @property
     def weight(self) -> float:
-        """How much changed: photos miscounted first, then precision and recall."""
+        """How much changed: photos miscounted first, then precision and recall; a new product before all others."""
+        if self.miscounted.before is None:
+            return math.inf
         ratios = sum(abs(one.change or 0.0) for one in (self.precision, self.recall))
         return abs(self.miscounted.change or 0.0) + ratios
 

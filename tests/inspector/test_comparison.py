@@ -1,6 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 
-from inspector.comparison import Delta, turn_of
+from inspector.comparison import Delta, product_deltas, turn_of
 from inspector.confusion_matrix import NOTHING, confusion_matrix, mistake_pairs
 from inspector.products import rivals_of
 
@@ -63,3 +65,12 @@ def test_rivals_of__counts_both_directions():
         [{"true_sku": "a", "found_sku": "b", "times": 2}, {"true_sku": "b", "found_sku": "a", "times": 3}]
     )
     assert rivals == {"a": [("b", 5)], "b": [("a", 5)]}
+
+
+def test_product_deltas__a_new_product_comes_first_and_is_not_as_before():
+    figures = {"products": 5, "precision": 0.5, "recall": 0.25, "photos_miscounted": 4}
+    old, worse = ({"sku": sku, **figures} for sku in ("oats", "tea"))
+    before = SimpleNamespace(rows=lambda _: [old, worse])
+    after = SimpleNamespace(rows=lambda _: [old, {**worse, "photos_miscounted": 9}, {"sku": "rice", **figures}])
+    deltas = product_deltas(before, after)
+    assert [(one.sku, bool(one.weight)) for one in deltas] == [("rice", True), ("tea", True), ("oats", False)]
