@@ -48,6 +48,7 @@ def comparison_page(before: Side, after: Side, *, turn: str, number: int) -> dic
         "before": before,
         "after": after,
         "metrics": metric_deltas(before, after),
+        "gone": [one.title for one in (before, after) if one.run.find(f"evaluate.{one.rung}") is None],
         "same_run": before.run.id == after.run.id,
         "own": by_kind(one for one in stages if one.own),
         "follow": [one for one in stages if one.how and not one.own],

@@ -223,6 +223,14 @@ def test_compare__without_a_choice_the_run_before(client):
     assert "became wrong (1)" in client.get("/compare?b=first").text
 
 
+def test_compare__an_evaluation_that_was_swept_away_is_no_model_without_changes(folder, tmp_path):
+    client, artifacts = copied(folder, tmp_path)
+    shutil.rmtree(artifacts / "evaluate/evaluate-earlier")
+    page = client.get(f"/compare?a={EARLIER}&b=first").text
+    assert f"The evaluation of {EARLIER} · source is not in the store" in page
+    assert "No product has other figures" not in page and "became wrong" not in page
+
+
 def test_catalog__flags_products_with_too_few_views(client):
     page = client.get("/runs/first/catalog").text
     assert "2 products have fewer than 3 kept views" in page and "0.50" in page
