@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from models.dpsnet import DPSNet, DPSNetConfig
 from models.training.world import ALONE, World, world_of_environment
 
 # Ten steps of a small DPSNet on noise; the leading process writes the weights.
@@ -64,25 +65,24 @@ def _run(launcher, script, *arguments):
     assert made.returncode == 0, made.stderr[-3000:]
 
 
-@pytest.fixture
-def start(tmp_path):
-    from models.dpsnet import DPSNet, DPSNetConfig
-
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder with the training as a program, the weights it starts from, and those that one process ends with."""
+    folder = tmp_path_factory.mktemp("alone")
     torch.manual_seed(0)
     config = DPSNetConfig(classes=3, strides=(8, 16, 32), width=8, head_width=16, proposals=20, samples=16)
-    torch.save(DPSNet(config, pretrained=False).state_dict(), tmp_path / "start.pt")
-    return tmp_path / "start.pt"
+    torch.save(DPSNet(config, pretrained=False).state_dict(), folder / "start.pt")
+    (folder / "training.py").write_text(TRAINING)
+    _run([sys.executable], folder / "training.py", folder / "start.pt", folder / "one.safetensors")
+    return folder
 
 
 @pytest.mark.parametrize("memory", ["enough", "short"])
-def test_together__two_processes_are_one_with_the_same_global_batch(start, tmp_path, memory):
-    script = tmp_path / "training.py"
-    script.write_text(TRAINING)
+def test_together__two_processes_are_one_with_the_same_global_batch(alone, tmp_path, memory):
     elastic = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    _run([sys.executable], str(script), str(start), str(tmp_path / "one.safetensors"))
-    _run(elastic, str(script), str(start), str(tmp_path / "two.safetensors"), memory)
-    one, two = load_file(tmp_path / "one.safetensors"), load_file(tmp_path / "two.safetensors")
-    before = torch.load(start, weights_only=True)
+    _run(elastic, alone / "training.py", alone / "start.pt", tmp_path / "two.safetensors", memory)
+    one, two = load_file(alone / "one.safetensors"), load_file(tmp_path / "two.safetensors")
+    before = torch.load(alone / "start.pt", weights_only=True)
     names = [name for name in one if name.startswith("network/")]
     apart = max(float((two[name] - one[name]).abs().max()) for name in names)
     moved = max(float((one[name] - before[name.removeprefix("network/")]).abs().max()) for name in names)
