@@ -5,8 +5,9 @@ Each change has a page that says what would happen and asks for confirmation; on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
@@ -15,6 +16,7 @@ from fastapi.responses import HTMLResponse
 from inspector.access import Form, Visitor
 from inspector.champion_desk import ChampionDesk
 from inspector.problems import PageError, not_found
+from inspector.run_shelf import RunEntry
 from inspector.site import Site
 from storage.champions import ChampionRecord, champion_catalogs, champion_history
 from storage.digest import JSON
@@ -48,6 +50,20 @@ def _board(site: Site, catalog: str) -> Board:
     return Board(catalog=catalog, history=history[::-1], present=made[-1] if made else None)
 
 
+def run_with(record: ChampionRecord, *, entries: Sequence[RunEntry]) -> str:
+    """Id of the first of these runs that has the record's name and model, empty where there is none.
+
+    The last run of that name may have another model.
+    """
+    ids = (one.id for one in entries if one.name == record.run and _has(one, digest=record.checkpoint_digest))
+    return next(ids, "")
+
+
+def _has(entry: RunEntry, *, digest: str) -> bool:
+    stages = entry.record.get("stages") or []
+    return any(isinstance(one, dict) and one.get("content_digest") == digest for one in stages)
+
+
 def champion_record(site: Site, *, catalog: str, number: int) -> ChampionRecord:
     """A decision by its catalog and number, among those that there are."""
     boards = (board for board in champion_boards(site) if board.catalog == catalog)
@@ -79,7 +95,8 @@ def add_routes(app: FastAPI, *, site: Site) -> None:
 
     @app.get("/champions")
     def show_champions(request: Request) -> HTMLResponse:
-        return site.page(request, "champions.html", boards=champion_boards(site))
+        run_of = partial(run_with, entries=site.runs.all())
+        return site.page(request, "champions.html", boards=champion_boards(site), run_of=run_of)
 
     @app.get("/promote")
     def ask_promote(request: Request, run: Text, rung: Text = "") -> HTMLResponse:

@@ -56,9 +56,7 @@ def test_summary__mean_and_range_of_what_is_there():
 def test_minutes_of__trainings_by_rung():
     seconds = {"train.source": 120.0, "train.render": 60.0, "predict.val": 30.0, "predict.test": 90.0}
     shared = {"key": "k", "manifest": "m", "content_digest": "d", "rows": 1, "quarantined": 0, "cached": True}
-    results = {
-        name: StageResult(stage=name.split(".")[0], seconds=value, **shared) for name, value in seconds.items()
-    }
+    results = {name: StageResult(stage=name.split(".")[0], seconds=value, **shared) for name, value in seconds.items()}
     assert minutes_of(results) == {"train.source": 2.0, "train.render": 1.0, "predict": 2.0}
 
 

@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 
 from inspector.app import create_app
 from storage.catalogs import CatalogVersion, record_version
+from storage.champions import ChampionRecord, record_decision
 from storage.images import decode_rgb, decode_rgba
 from storage.store import Store
 from tests.inspector.conftest import HERE, TOKEN
@@ -404,3 +405,45 @@ def test_unexpected__errors_are_a_page_too(app, monkeypatch):
     monkeypatch.setattr("inspector.pages.catalog.products_of", lambda *_, **__: 1 / 0)
     answer = TestClient(app, base_url=HERE, raise_server_exceptions=False).get("/runs/first/catalog")
     assert answer.status_code == 500 and "Something went wrong" in answer.text and "ZeroDivision" not in answer.text
+
+
+def test_champions__lead_to_the_run_that_has_the_model(folder, tmp_path):
+    client, _ = copied(folder, tmp_path)
+    path = tmp_path / "runs/first/run.json"
+    later = orjson.loads(path.read_bytes())
+    models = {one["name"]: one["content_digest"] for one in later["stages"]}
+    digests = (models["train.source"], "of nobody")
+    for digest in digests:
+        record_decision(
+            Store.open(str(tmp_path / "store")),
+            ChampionRecord(
+                catalog="shop",
+                action="promoted",
+                time="2026-01-02T00:00:00+00:00",
+                run="first",
+                rung="source",
+                checkpoint="file:///m",
+                checkpoint_digest=digest,
+            ),
+        )
+
+    def links():
+        rows = re.findall(r"<td>promoted.*?</td><td>(.*?)</td>", client.get("/champions").text)
+        return [re.search(r'href="/runs/([^"]+)"', row)[1] if "href" in row else "" for row in rows]
+
+    assert links() == ["", "first"]
+    changed = [
+        {**one, "content_digest": "another"} if one["name"] == "train.source" else one for one in later["stages"]
+    ]
+    path.write_bytes(orjson.dumps({**later, "stages": changed}))
+    assert links() == ["", quote(EARLIER)]
+
+
+def test_run__says_what_was_decided_about_its_model(folder, tmp_path):
+    client, _ = copied(folder, tmp_path)
+    assert "Decision" not in client.get("/runs/first").text
+    path = tmp_path / "runs/first/run.json"
+    decision = {"number": 7, "action": "rejected", "reasons": ["no gain on val"], "champion": 3}
+    path.write_bytes(orjson.dumps({**orjson.loads(path.read_bytes()), "decision": decision}))
+    page = client.get("/runs/first").text
+    assert "Decision 7</a>: rejected, the champion is number 3 (no gain on val)" in page
