@@ -20,7 +20,8 @@ from storage.digest import JSON
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _MOMENT = re.compile(r"\d{8}T\d{6}Z")
-_SILENT_AFTER = 120.0
+# Seconds; a stage that is slow on a busy machine says nothing for minutes.
+_SILENT_AFTER = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
