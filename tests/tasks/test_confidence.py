@@ -83,6 +83,11 @@ def test_signs_of__a_photo_without_detections_is_told_by_the_count():
     assert signs_of([], count=1.5, threshold=0.5, temperature=1.0)[2] == -1.5
 
 
+def test_signs_of__beyond_two_items_too_many_or_few_a_sign_says_no_more():
+    assert signs_of([], count=7.0, threshold=0.5, temperature=1.0).tolist() == [0.0, 4.0, -2.0]
+    assert signs_of([1 - 1e-9] * 7, count=1.0, threshold=0.5, temperature=1.0)[1:].tolist() == [4.0, -2.0]
+
+
 def test_fit_confidence__separates_sure_lists_from_doubtful_ones_on_new_photos():
     val, val_counts = _photos(np.random.default_rng(0), 120)
     test, test_counts = _photos(np.random.default_rng(1), 300)

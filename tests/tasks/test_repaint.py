@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tasks.repaint import box_mask, closest_board, grown, lit_board, paint_board, stray_boxes
+from tasks.repaint import LitBoard, box_mask, closest_board, grown, lit_board, paint_board, stray_boxes
 
 SIZE = 320
 NONE = np.empty((0, 4), np.float32)
@@ -120,3 +120,33 @@ def test_paint_board__nothing_doubtful():
     result, touched = painted(photo, NONE, BOXES_N4)
     assert np.array_equal(result, photo)
     assert not touched.any()
+
+
+@pytest.mark.parametrize(("least_area", "found"), [(399.0, [[40, 60, 60, 80]]), (401.0, [])])
+def test_stray_boxes__areas_are_those_in_the_photo(least_area, found):
+    departure = np.zeros((160, 160, 3), np.float32)
+    departure[30:40, 20:30] = (0.3, 0.0, -0.3)
+    shown = LitBoard(
+        board_HW3=np.zeros((320, 320, 3), np.uint8),
+        light_C6=np.zeros((3, 6), np.float32),
+        departure_hw3=departure,
+        free_hw=np.ones((160, 160), bool),
+        spread=0.0,
+    )
+    assert stray_boxes(shown, contrast=0.06, least_area=least_area).tolist() == found
+
+
+def test_paint_board__fades_alike_to_all_sides():
+    shown = LitBoard(
+        board_HW3=np.full((60, 60, 3), 200, np.uint8),
+        light_C6=np.zeros((3, 6), np.float32),
+        departure_hw3=np.zeros((60, 60, 3), np.float32),
+        free_hw=np.ones((60, 60), bool),
+        spread=0.0,
+    )
+    middle = np.array([[20, 20, 40, 40]], np.float32)
+    photo = np.full((60, 60, 3), 100, np.uint8)
+    painted, touched = paint_board(photo, lit=shown, doubtful_N4=middle, kept_N4=NONE, margin=0.2)
+    for turns in range(1, 4):
+        assert np.array_equal(np.rot90(painted, turns), painted) and np.array_equal(np.rot90(touched, turns), touched)
+    assert (painted[20:40, 20:40] == 200).all() and 100 < painted[30, 41, 0] < painted[30, 40, 0] < 200

@@ -45,6 +45,14 @@ def test_judge__a_second_detection_of_the_same_product_says_nothing():
     assert (scores(judged.trusted), judged.doubtful) == ([0.9], ())
 
 
+def test_consensus__the_nearest_box_of_a_view_takes_part():
+    far, near = item(0.7, sku=2, shift=-30), item(0.5, shift=10)
+    for other in ([far, near], [near, far]):
+        first, second = consensus([[item(0.9)], other], params=PARAMS)
+        assert (first.category, first.score) == (1, pytest.approx(0.7))
+        assert (second.category, second.score) == (2, pytest.approx(0.35))
+
+
 def test_judge__two_skus_claim_the_place():
     views = [[item(0.9)], [item(0.85, sku=2, shift=5)]]
     judged = judge(views[0], params=PARAMS, other_views=views[1:])
