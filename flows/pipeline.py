@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -18,7 +18,7 @@ from flows.renderers import chosen_renderer, rendered_photos
 from flows.runner import Runner
 from storage.digest import JSON
 from storage.formats.dataset import own_boards
-from storage.manifest import Manifest
+from storage.manifest import Manifest, columns_of
 from storage.reviews import reviews_for
 from tasks.ingest import dataset_root, files_digest
 from tasks.params import GatherParams, IngestParams, View
@@ -140,7 +140,7 @@ def ingest_splits(run: Runner, *, choice: DatasetChoice) -> Splits:
     """The photos of a data set, checked.
 
     Raises:
-        ValueError: a split that is needed has no usable photo.
+        ValueError: a split that is needed has no usable photo, or test shares photos with val or with the pool.
     """
     if choice.catalog is None:
         catalog, known = run.stage("ingest.catalog", _ingest(choice, split="catalog")), {}
@@ -153,6 +153,7 @@ def ingest_splits(run: Runner, *, choice: DatasetChoice) -> Splits:
     _require(catalog, what="exemplars")
     _require(val, what="labelled val photos (the score threshold comes from them)")
     _require(test, what="labelled test photos (the report is about them)")
+    _require_unseen(test, seen={"val": val} if choice.pool_source == "test" else {"val": val, "pool": pool})
     reviewed_pool = bool(reviewed(run, stage="select"))
     return Splits(catalog=catalog, pool=pool, val=val, test=test, pool_reviewed=reviewed_pool)
 
@@ -178,6 +179,24 @@ def _require(manifest: Manifest, *, what: str) -> None:
     if not manifest.usable:
         reasons = sorted({row.reason for row in manifest.rows})[:3]
         raise ValueError(f"dataset: expected usable {what}, got none ({'; '.join(reasons) or 'nothing is listed'})")
+
+
+def _require_unseen(test: Manifest, *, seen: Mapping[str, Manifest]) -> None:
+    """Insist that no file of test is also one that a model learns from or a threshold is chosen on."""
+    names = {digest: item for digest, item, status in _files_of(test) if status == "ok"}
+    for split, manifest in seen.items():
+        shared = [
+            (item, names[digest]) for digest, item, status in _files_of(manifest) if digest in names and status == "ok"
+        ]
+        if shared:
+            raise ValueError(
+                f"test: expected photos that {split} doesn't have, got {len(shared)} that are in both, first"
+                f" {' as '.join(shared[0])}; take them out of {split}"
+            )
+
+
+def _files_of(manifest: Manifest) -> list[tuple[Any, ...]]:
+    return columns_of(manifest.rows, "digest", "item_id", "status")
 
 
 def recovered_boards(run: Runner, *, prepared: Prepared, preset: Preset) -> Manifest:

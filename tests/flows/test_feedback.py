@@ -13,11 +13,9 @@ from flows.presets import PRESETS
 from storage.digest import canonical_json
 from storage.manifest import Manifest, ManifestRow
 
-REPORT = ManifestRow(item_id="report")
-
-
 def manifest(name):
-    return Manifest(stage=name, key=name, url=f"memory://{name}", content_digest=name, rows=(REPORT,))
+    report = ManifestRow(item_id="report", digest=name)
+    return Manifest(stage=name, key=name, url=f"memory://{name}", content_digest=name, rows=(report,))
 
 
 def rising_store():

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from flows.pipeline import image_rounds
+from flows.pipeline import DatasetChoice, image_rounds, ingest_splits
 from flows.presets import PRESETS
-from flows.runner import LookUpRunner, NotCachedError
+from flows.runner import LocalRunner, LookUpRunner, NotCachedError
 from storage.store import USED_NAME, Store
 from tasks.params import CoarseParams
 from tests.commands import tally
+from tests.flows.small_shop import shop
 
 LEVELS = {"easy", "medium", "hard", "averaged"}
 METRICS = {"cAcc", "ACD", "mCCD", "mCIoU", "mAP50", "mmAP"}
@@ -145,3 +146,23 @@ def test_image_rounds__begin_with_the_ladders_rung():
     preset = PRESETS["micro"]().model_copy(update={"image_rounds": 3})
     assert image_rounds(preset) == ["image_level", "image_level_2", "image_level_3"]
     assert len(image_rounds(PRESETS["paper"]())) == 14
+
+
+@pytest.mark.parametrize("split", ["val", "pool"])
+def test_ingest_splits__test_has_no_photo_that_was_seen_before(tmp_path, split):
+    root, run = shop(tmp_path / "shop"), LocalRunner(store=Store.open(str(tmp_path / "store")))
+    assert ingest_splits(run, choice=DatasetChoice(dataset=str(root))).test.usable
+    copy = root / split / ("a.jpg" if split == "val" else "again.jpg")
+    copy.write_bytes((root / "test/a.jpg").read_bytes())
+    expected = (
+        f"test: expected photos that {split} doesn't have, got 1 that are in both, first {split}/{copy.stem} as test/a;"
+    )
+    with pytest.raises(ValueError, match=expected):
+        ingest_splits(run, choice=DatasetChoice(dataset=str(root)))
+
+
+def test_ingest_splits__the_pool_may_be_test_where_that_is_asked_for(tmp_path):
+    root, run = shop(tmp_path / "shop"), LocalRunner(store=Store.open(str(tmp_path / "store")))
+    splits = ingest_splits(run, choice=DatasetChoice(dataset=str(root), pool_source="test"))
+    assert splits.target_protocol == "transductive"
+    assert {row.digest for row in splits.test.ok} <= {row.digest for row in splits.pool.ok}
