@@ -24,8 +24,9 @@ from flows.endings import EXIT_DAMAGED, end_with_code
 from flows.execution import execute_run, explain_run
 from flows.explain import Verdict
 from flows.interruption import end_on_signals
-from flows.options import GcOptions, RetrainOptions, RunOptions, VerifyOptions
+from flows.options import MAX_WORKERS, GcOptions, RetrainOptions, RunOptions, VerifyOptions
 from flows.progress import ProgressDisplay
+from flows.refusals import MAX_PORT, require_within
 from flows.runs import last_run, read_run
 from flows.summary import summary_lines
 from flows.time_limit import time_limit
@@ -89,7 +90,8 @@ def retrain(options: Annotated[RetrainOptions, Parameter(name="*")] = _RETRAIN) 
     """Let the champion follow its catalog and pool: only what changed is cut out, composed and learnt.
 
     New products are learnt from the champion on, products that left are taken out of it; the challenger becomes
-    champion if it is better on val. Nothing happens while nothing has changed.
+    champion if it is better on val. Nothing happens while nothing has changed. Where no model was promoted yet, in this
+    store and for this catalog, the whole pipeline runs.
     """
     from flows.retrain_run import execute_retraining
 
@@ -140,6 +142,9 @@ def predict(
     from tasks.list_reader import ListReader
     from tasks.photo_lists import PhotoLister
 
+    require_within("threshold", threshold, least=0, most=1)
+    require_within("review", review, least=0, most=1)
+    require_within("workers", workers, least=0, most=MAX_WORKERS)
     workers = workers or processors()
     console = Console()
 
@@ -238,6 +243,8 @@ def serve(
     from flows.serving import Served, open_reader
     from inspector.access import require_token
 
+    require_within("port", port, least=1, most=MAX_PORT)
+    require_within("workers", workers, least=0, most=MAX_WORKERS)
     token = read_token(token_file)
     require_token(token, host=host)
     resolve_model(model, runs=runs)
@@ -288,6 +295,7 @@ def evaluate(
     """
     from flows.evaluate_files import Files, photo_reader, printed, read_files, report_of, write_analysis
 
+    require_within("threshold", threshold, least=0, most=1)
     if bool(val_results) != bool(val_annotations):
         raise ValueError("val: expected both --val-results and --val-annotations, got one of them")
     files = Files(results=results, annotations=annotations)
@@ -359,6 +367,7 @@ def inspect(
     from inspector.prefect_api import PrefectApi
     from storage.store import Store
 
+    require_within("port", port, least=1, most=MAX_PORT)
     auth = os.environ.get("PREFECT_API_AUTH_STRING")
     web = create_app(
         runs_folder=runs,

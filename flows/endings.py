@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from cyclopts import CycloptsError
+from cyclopts import CycloptsError, UnusedCliTokensError
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -26,6 +26,10 @@ def end_with_code(command: Callable[[], object]) -> None:
     except (ValueError, CycloptsError) as error:
         console.print(f"error: {_message(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_USAGE)
+    except (NotADirectoryError, IsADirectoryError) as error:
+        # A place that was named wrongly: no disk could do better.
+        console.print(f"error: {trouble(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(EXIT_USAGE)
     except (RuntimeError, OSError) as error:
         console.print(f"failed: {trouble(error)}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(EXIT_FAILED)
@@ -34,4 +38,12 @@ def end_with_code(command: Callable[[], object]) -> None:
 def _message(error: Exception) -> str:
     """What is wrong; for options that pydantic refused one line each: the key, what was expected, what it got."""
     refused = next((one for one in (error, error.__cause__) if isinstance(one, ValidationError)), None)
-    return str(error) if refused is None else refusal(refused)
+    if refused is not None:
+        return refusal(refused)
+    if not isinstance(error, CycloptsError):
+        return str(error)
+    said = str(error)
+    if isinstance(error, UnusedCliTokensError):
+        left = " ".join(error.unused_tokens or ())
+        said = f"expected no further words, got {left}; options begin with --, globs are quoted."
+    return f"{said} `{' '.join(('tally', *(error.command_chain or ())))} --help` tells what there is."

@@ -29,6 +29,7 @@ from tasks.params import Renderer
 # Where a team keeps its artifacts, so that nobody has to say it each time.
 _STORE = os.environ.get("TALLY_STORE", "store")
 _NAME = r"^([A-Za-z0-9_-][A-Za-z0-9._-]*)?$"
+MAX_WORKERS = 1024
 TaskRunner = Literal["threads", "processes", "dask"]
 Hours = Annotated[float, Field(ge=0, le=10_000, description="hours after which the run ends; 0: never")]
 Names = Annotated[tuple[str, ...], Parameter(consume_multiple=True, negative=())]
@@ -55,7 +56,7 @@ class RunOptions(BaseModel):
         default=0, ge=0, description="0: the newest, or the data set's own exemplars where no version was made"
     )
     seed: int = Field(default=0, ge=0, description="seed of every stage")
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="parallel workers of a stage; 0: one a processor")
     task_runner: TaskRunner = Field(
         default="threads", description="what maps segment, compose, render and predict; the results are the same"
     )
@@ -190,7 +191,7 @@ class CatalogOptions(BaseModel):
     catalog: str = Field(default="", pattern=_NAME, description="name of the catalog; the data set's folder when empty")
     store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
-    workers: int = Field(default=0, ge=0, le=1024, description="photos validated at once; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="photos validated at once; 0: one a processor")
 
     def root(self) -> str:
         """The folder of the data set.
@@ -228,7 +229,7 @@ class RetrainOptions(BaseModel):
     store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     runs: str = Field(default="runs", description="folder of the runs")
     seed: int = Field(default=0, ge=0, description="seed of every stage")
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="parallel workers of a stage; 0: one a processor")
     time_limit: Hours = 0.0
     task_runner: TaskRunner = Field(
         default="threads", description="what maps segment, compose, render and predict; the results are the same"
@@ -268,7 +269,7 @@ class EvaluateOptions(BaseModel):
     catalog_version: int = Field(
         default=0, ge=0, description="0: the newest, or the data set's own exemplars where no version was made"
     )
-    workers: int = Field(default=0, ge=0, le=1024, description="parallel workers of a stage; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="parallel workers of a stage; 0: one a processor")
     time_limit: Hours = 0.0
 
     @property
@@ -288,7 +289,7 @@ class PredictOptions(BaseModel):
     out: str = Field(default="shopping_lists", min_length=1, description="where the lists and photos/ go")
     threshold: float | None = Field(default=None, ge=0, le=1, description="least score of an item; the model's own")
     draw: bool = Field(default=True, description="write the photos with the products drawn in")
-    workers: int = Field(default=0, ge=0, le=1024, description="photos read at once; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="photos read at once; 0: one a processor")
     time_limit: Hours = 0.0
 
 
@@ -312,7 +313,7 @@ class VerifyOptions(BaseModel):
     store: str = Field(default=_STORE, description="folder or URL of the artifact store")
     quarantine: bool = Field(default=False, description="move what is damaged aside, so that a run makes it again")
     photos: bool = Field(default=False, description="also read the data sets' photos, which lie outside the store")
-    workers: int = Field(default=0, ge=0, le=1024, description="files read at once; 0: one a processor")
+    workers: int = Field(default=0, ge=0, le=MAX_WORKERS, description="files read at once; 0: one a processor")
 
 
 def worker_count(asked: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+MAX_PORT = 65535
 _EXPECTED = {
     "missing": "a value",
     "extra_forbidden": "no such key",
@@ -39,6 +40,16 @@ def checked(model: type[Options], values: Mapping[str, Any]) -> Options:
         raise ValueError(refusal(error)) from error
 
 
+def require_within(key: str, value: float | None, *, least: float, most: float) -> None:
+    """Refuse a number of the command line that is out of bounds; None is none.
+
+    Raises:
+        ValueError: it is.
+    """
+    if value is not None and not least <= value <= most:
+        raise ValueError(f"{key}: expected {least:g} to {most:g}, got {value:g}")
+
+
 def refusal(error: ValidationError) -> str:
     """One line for each value that was refused."""
     return "\n".join(_line(one) for one in error.errors(include_url=False))
@@ -64,6 +75,8 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: mount it for writing, or name another --store or --runs",
     errno.EACCES: "give this user the permission, or name another --store or --runs",
     errno.EPERM: "give this user the permission, or name another --store or --runs",
+    errno.ENOTDIR: "a file lies where a folder belongs: name another place",
+    errno.EISDIR: "a folder lies where a file belongs: name the file",
     errno.EIO: "the disk could not do it: look at the system's log, then run the same command again",
     errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
 }
