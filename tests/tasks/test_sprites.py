@@ -118,3 +118,12 @@ def test_light_board__lights_board_and_items_alike():
     assert ratio[:, -1].mean() == pytest.approx(np.exp(0.3), rel=0.01)
     assert ratio[:, 0].mean() == pytest.approx(np.exp(0.1), rel=0.01)
     assert (bright.shade_hw3[:, -1] / plain.shade_hw3[:, -1]).mean() == pytest.approx(np.exp(0.3), rel=0.02)
+
+
+def test_fit_tone__a_levels_weight_is_its_light():
+    source = np.linspace(20, 220, 19, dtype=np.float32)
+    target = 0.9 * source + 12 * np.sin(source / 20).astype(np.float32)
+    x, y = np.log(source / 255), np.log(target / 255)
+    design = np.stack([np.ones_like(x), x], axis=1) * np.sqrt(target)[:, None]
+    expected = np.linalg.lstsq(design, y * np.sqrt(target), rcond=None)[0]
+    np.testing.assert_allclose(fit_tone(np.stack([source] * 3), np.stack([target] * 3)), [expected] * 3, atol=1e-4)
