@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from threading import Event
 from typing import Annotated, Literal
@@ -42,7 +42,11 @@ the command is wrong, 3 damage was found (verify), 130 interrupted.
 """
 
 app = App(
-    name="tally", version=version("tally-checkout"), help=_HELP, help_format="markdown", result_action="return_value"
+    name="tally",
+    version=lambda: metadata.version("tally-checkout"),
+    help=_HELP,
+    help_format="markdown",
+    result_action="return_value",
 )
 app.command(catalog_commands.app)
 app.command(champion_commands.app)
