@@ -13,6 +13,7 @@ from flows.presets import PRESETS
 from storage.digest import canonical_json
 from storage.manifest import Manifest, ManifestRow
 
+
 def manifest(name):
     report = ManifestRow(item_id="report", digest=name)
     return Manifest(stage=name, key=name, url=f"memory://{name}", content_digest=name, rows=(report,))
