@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -49,18 +50,17 @@ def canonical_tree(node: ast.AST) -> list[object]:
     return [type(node).__name__, *fields]
 
 
-def _without_docstring(node: ast.AST, body: list[ast.AST]) -> list[ast.AST]:
-    documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and body
-    first = body[0] if documented else None
-    is_text = (
-        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
-    )
-    return body[1:] if is_text else body
+def _without_docstring(node: ast.AST, body: list[Any]) -> list[Any]:
+    if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+        return body
+    return body if ast.get_docstring(node, clean=False) is None else body[1:]
 
 
 @cache
 def _module_tree(module: str) -> ast.Module:
-    return ast.parse(_file_of(module).read_text())
+    tree = ast.parse(_file_of(module).read_text())
+    tree.body = _without_docstring(tree, tree.body)
+    return tree
 
 
 def _file_of(module: str) -> Path:

@@ -1,7 +1,7 @@
 """Stage `train`: DPSNet on labelled photos, evaluated on val as it goes; the best checkpoint there is the result.
 
 A step is a function of (seed, number of the step): which photos, how they are varied, which regions are sampled. What a
-killed training needs to go on, bit for bit on a CPU, is therefore the state of `models.training.Trainer` alone.
+killed training needs to go on, bit for bit on a CPU, is therefore the state of `models.training.trainer.Trainer` alone.
 
 Several processes train together when torch elastic starts them (`tasks.process` does where there are several GPUs):
 each takes its share of every batch, the first one evaluates, saves and publishes.

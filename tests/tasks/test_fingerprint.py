@@ -63,6 +63,7 @@ def change(path, old, new):
     [
         ("storage/tools.py", "SHARE = 2", "SHARE = 3", True),
         ("storage/tools.py", "SHARE = 2", "# twice\nSHARE = 2", False),
+        ("storage/tools.py", "SHARE = 2", '"""Tools."""\n\nSHARE = 2', False),
         ("storage/tools.py", "return 1", "return 2", False),
         ("models/net.py", "3", "4", True),
         ("tasks/paint.py", "return mix()", "return -mix()", True),
