@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -83,7 +84,8 @@ class World:
         of a process's own samples are used, and the leader's are kept.
         """
         if self.size > 1 and device.type == "cuda":
-            nn.SyncBatchNorm.convert_sync_batchnorm(network)
+            # torch's own conversion drops the activations that timm's norms carry.
+            convert_sync_batchnorm(network)
 
     def together(self, module: nn.Module, *, device: torch.device) -> nn.Module:
         """The module with gradients that are means over all processes."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from models.dpsnet import DPSNet, DPSNetConfig
+from models.backbones import build_backbone
 from models.training.world import ALONE, World, world_of_environment
 
 # Ten steps of a small DPSNet on noise; the leading process writes the weights.
@@ -102,6 +102,17 @@ def test_share_of__says_which_batches_can_be_shared():
     assert world.share_of(9) == 3
     with pytest.raises(ValueError, match="multiple of the 3 processes that train together, got 8; try 6 or 9"):
         world.share_of(8)
+
+
+def test_with_shared_statistics__keeps_the_activations_that_norms_carry():
+    photo_13HW = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for name in ("efficientnet_lite0", "resnet18"):
+        backbone = build_backbone(name, pretrained=False, out_strides=(8, 16)).eval().requires_grad_(False)
+        alone = backbone(photo_13HW)
+        World(rank=0, size=2, local_rank=0).with_shared_statistics(backbone, device=torch.device("cuda"))
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in backbone.modules())
+        for ours, before in zip(backbone(photo_13HW), alone, strict=True):
+            torch.testing.assert_close(ours, before)
 
 
 def test_with_shared_statistics__converts_batch_norms_of_several_gpus_and_keeps_state_names():
