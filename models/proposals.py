@@ -15,19 +15,21 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import pad, softmax
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from models.group_nms import kept
 
 _LEFT_OUT = -1
 _COVERED = 0.5
+# Side in pixels of the smallest box, as in torchvision.
+_LEAST_BOX = 1e-2
 # Photos whose proposals are suppressed at once: five levels of 2,000 boxes each take 320 MB a matrix in float32.
 _PHOTOS_AT_ONCE = 4
 
@@ -263,7 +265,15 @@ class IgnoringRoIHeads(RoIHeads):
 
         With `agnostic_nms` one product can't be two SKUs: the better score stays.
         """
-        boxes, scores, labels = super().postprocess_detections(class_logits, box_regression, proposals, image_shapes)
+        scores_RK = softmax(class_logits, dim=1)
+        moves_RK4 = box_regression.reshape(-1, class_logits.shape[1], 4)
+        regions = [one.shape[0] for one in proposals]
+        photos = zip(proposals, scores_RK.split(regions), moves_RK4.split(regions), image_shapes, strict=True)
+        found = [
+            self._of_photo(regions_R4, scores_RK=scores, moves_RK4=moves, image_shape=shape)
+            for regions_R4, scores, moves, shape in photos
+        ]
+        boxes, scores, labels = (list(ones) for ones in zip(*found, strict=True))
         if not self.agnostic_nms:
             return boxes, scores, labels
         kept = [
@@ -271,3 +281,20 @@ class IgnoringRoIHeads(RoIHeads):
             for box, score, label in zip(boxes, scores, labels, strict=True)
         ]
         return tuple([one[index] for one, index in zip(ones, kept, strict=True)] for ones in (boxes, scores, labels))
+
+    def _of_photo(
+        self, regions_R4: Tensor, *, scores_RK: Tensor, moves_RK4: Tensor, image_shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What torchvision finds in a photo: boxes [N, 4], scores [N] and labels [N] after NMS a product.
+
+        It makes a box for every product in every region; here only those above the score floor are made, which are few
+        however many products there are.
+        """
+        region_M, product_M = torch.where(scores_RK[:, 1:] > self.score_thresh)
+        label_M = product_M + 1
+        boxes_M4 = self.box_coder.decode_single(moves_RK4[region_M, label_M], regions_R4[region_M])
+        boxes_M4, score_M = clip_boxes_to_image(boxes_M4, image_shape), scores_RK[region_M, label_M]
+        large = remove_small_boxes(boxes_M4, min_size=_LEAST_BOX)
+        boxes_M4, score_M, label_M = boxes_M4[large], score_M[large], label_M[large]
+        best = batched_nms(boxes_M4, score_M, label_M, self.nms_thresh)[: self.detections_per_img]
+        return boxes_M4[best], score_M[best], label_M[best]

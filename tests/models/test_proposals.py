@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from models.dpsnet import DPSNet, DPSNetConfig
@@ -40,6 +41,35 @@ def test_filter_proposals__on_a_cpu_is_torchvisions_to_the_bit():
     expected, found = RegionProposalNetwork.filter_proposals(part, *given), part.filter_proposals(*given)
     for ours, theirs in zip((*found[0], *found[1]), (*expected[0], *expected[1]), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("regions", [[60, 0, 200], [0, 0]])
+@pytest.mark.parametrize("classes", [1, 14, 2000])
+def test_postprocess_detections__is_torchvisions_to_the_bit(classes, regions):
+    generator = torch.Generator().manual_seed(classes)
+    config = DPSNetConfig(classes=classes, width=8, head_width=16, nms="product")
+    heads = DPSNet(config, pretrained=False).roi_heads
+    logits = 4 * torch.randn(sum(regions), classes + 1, generator=generator)
+    moves = torch.randn(sum(regions), 4 * (classes + 1), generator=generator)
+    low = torch.rand(sum(regions), 2, generator=generator) * 160 - 20
+    boxes = torch.cat([low, low + torch.rand(sum(regions), 2, generator=generator) * 50], dim=1)
+    given = (logits, moves, list(boxes.split(regions)), [SHAPE] * len(regions))
+    expected, found = RoIHeads.postprocess_detections(heads, *given), heads.postprocess_detections(*given)
+    assert (sum(map(len, expected[0])) > 0) == (sum(regions) > 0)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+
+
+def test_postprocess_detections__makes_no_box_of_what_is_below_the_floor(monkeypatch):
+    heads = DPSNet(DPSNetConfig(classes=500, width=8, head_width=16), pretrained=False).roi_heads
+    made = []
+    decode = heads.box_coder.decode_single
+    monkeypatch.setattr(heads.box_coder, "decode_single", lambda *given: made.append(len(given[0])) or decode(*given))
+    logits = torch.zeros(40, 501)
+    logits[:7, 3] = 20.0
+    boxes = torch.tensor([[10.0, 10.0, 50.0, 50.0]]).expand(40, 4)
+    heads.postprocess_detections(logits, torch.zeros(40, 4 * 501), [boxes], [SHAPE])
+    assert made == [7]
 
 
 @pytest.mark.parametrize(
