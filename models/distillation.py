@@ -35,7 +35,7 @@ def kept_knowledge(student_NK: Tensor, teacher_NJ: Tensor, *, places: Sequence[i
     kept = [(old + 1, place + 1) for old, place in enumerate(places) if place is not None]
     gone = [old + 1 for old, place in enumerate(places) if place is None]
     old_columns, columns = [old for old, _ in kept], [place for _, place in kept]
-    fresh = [column for column in range(1, student_NK.shape[1]) if column not in columns]
+    fresh = sorted(set(range(1, student_NK.shape[1])) - set(columns))
     student = functional.log_softmax(student_NK, dim=1)
     teacher = functional.softmax(teacher_NJ, dim=1)
     background_N = torch.logsumexp(student[:, [0, *fresh]], dim=1)
