@@ -14,6 +14,7 @@ from safetensors.torch import save
 from storage.catalog import categories_of
 from storage.manifest import Manifest
 from tasks.context import StageContext
+from tasks.mapping import by_threads
 from tasks.params import AdaptParams
 from tasks.retrain import extended, read_checkpoint
 from tasks.stage import stage
@@ -36,13 +37,13 @@ def adapt(context: StageContext, *, params: AdaptParams, checkpoint: Manifest, v
         raise ValueError(f"checkpoint: expected one that knows all products, got none of {', '.join(unknown)}")
     network = extended(context, champion, categories=categories, photos=[], most=0)
     detector = replace(champion, network=network.to(memory_format=torch.channels_last).eval(), categories=categories)
-    photos = [context.read_rgb(row) for row in val.ok]
-    decided = evaluate_on_val(detector, photos=photos, val=val, nms_choice=network.config.nms).to_json()
+    photos = by_threads(context.read_rgb, val.ok, workers=context.workers)
+    (result,) = evaluate_on_val(detector, photos=photos, val=val, nms_choice=network.config.nms)
     publish_checkpoint(
         context,
         weights=save({name: value.contiguous() for name, value in network.state_dict().items()}),
         log=context.read(checkpoint.row("log")),
-        decided=decided,
+        decided=result.to_json(),
         config=network.config,
         categories=categories,
         image_size=champion.image_size,

@@ -32,6 +32,7 @@ from tasks.device import pick_device, pick_precision
 from tasks.fitting import fit_photo
 from tasks.kit import build_kit
 from tasks.loading import batches
+from tasks.mapping import by_threads
 from tasks.params import TrainParams
 from tasks.photo_source import PhotoSource, collated
 from tasks.sprites import Kit
@@ -279,7 +280,6 @@ def learn(
     source = PhotoSource(
         context.store, photos=photos, categories=categories, params=params, kit=kit, workers=params.loader_workers
     )
-    val_photos = [context.read_rgb(row) for row in val.ok]
     detector = _second_detector(trainer, image_size=params.image_size, categories=categories)
 
     def drawn(steps: range) -> Iterator[Batch]:
@@ -296,10 +296,9 @@ def learn(
 
     def evaluate() -> Evaluation:
         detector.network.load_state_dict(trainer.averaged)
-        results = [
-            evaluate_on_val(detector, photos=val_photos, val=val, nms_choice=params.nms, view=view)
-            for view in turned_views(params.val_turns)
-        ]
+        seen = by_threads(context.read_rgb, val.ok, workers=context.workers)
+        views = turned_views(params.val_turns)
+        results = evaluate_on_val(detector, photos=seen, val=val, nms_choice=params.nms, views=views)
         shown = results[0]
         context.log(f"step {trainer.step}: val cAcc {shown.metrics['cAcc']:.3f}, count error {shown.count_error:.2f}")
         return Evaluation(rank=mean_rank(results, best_by=params.best_by), figures=shown.to_json())

@@ -5,8 +5,9 @@ Shapes: N photos, M detections.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from statistics import mean
 from typing import Literal
 
@@ -82,19 +83,32 @@ def mean_rank(results: Sequence[ValResult], *, best_by: Literal["cAcc", "ACD"]) 
 def evaluate_on_val(
     detector: Detector,
     *,
-    photos: Sequence[Picture],
+    photos: Iterable[Picture],
     val: Manifest,
     nms_choice: Literal["val", "agnostic", "product"],
-    view: View = AS_IT_IS,
-) -> ValResult:
-    """RPC metrics of a detector on the decoded photos of `val.ok`, in their order, seen in `view`.
+    views: Sequence[View] = (AS_IT_IS,),
+) -> list[ValResult]:
+    """RPC metrics of a detector on the decoded photos of `val.ok`, in their order, a result for each view of them.
 
-    With the choice "val" the detector must work with NMS a product; NMS across products is tried on what it found. One
-    place hardly ever holds two products, so it wins unless the other reads clearly more photos right.
+    Photos are taken a batch at a time and not kept: val may be larger than memory. With the choice "val" the detector
+    must work with NMS a product; NMS across products is tried on what it found. One place hardly ever holds two
+    products, so it wins unless the other reads clearly more photos right.
     """
-    found: list[PhotoDetections] = []
-    for first in range(0, len(photos), _EVALUATION_BATCH):
-        found += detect(detector, photos[first : first + _EVALUATION_BATCH], view=view)
+    found: list[list[PhotoDetections]] = [[] for _ in views]
+    coming = iter(photos)
+    while batch := list(islice(coming, _EVALUATION_BATCH)):
+        for one, view in zip(found, views, strict=True):
+            one += detect(detector, batch, view=view)
+    return [_chosen(one, val=val, detector=detector, nms_choice=nms_choice) for one in found]
+
+
+def _chosen(
+    found: Sequence[PhotoDetections],
+    *,
+    val: Manifest,
+    detector: Detector,
+    nms_choice: Literal["val", "agnostic", "product"],
+) -> ValResult:
     if nms_choice != "val":
         return _judged(found, val=val, detector=detector, nms_used=nms_choice)[0]
     overlap = detector.network.config.nms_iou

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -41,14 +42,19 @@ class _FindsUpright(_Finds):
         return [one if seen else none for one, seen in zip(found, upright, strict=True)], density
 
 
-def _result(network, true, *, choice="val", photos=4, view=AS_IT_IS, photo=PHOTO):
+def _results(network, true, *, photos, views, count, choice="val"):
     detector = Detector(
         network=network, image_size=64, categories=CATEGORIES, threshold=0.5, count_scale=1.0, confidence=UNTRAINED
     )
     objects = tuple(ManifestObject(category=category, sku="ab"[category - 1], box=box) for category, box in true)
-    rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(photos))
+    rows = tuple(ManifestRow(item_id=f"val/{index}", width=64, height=64, objects=objects) for index in range(count))
     val = Manifest(stage="ingest", key="", url="", content_digest="", rows=rows)
-    return evaluate_on_val(detector, photos=[photo] * photos, val=val, nms_choice=choice, view=view)
+    return evaluate_on_val(detector, photos=photos, val=val, nms_choice=choice, views=views)
+
+
+def _result(network, true, *, choice="val", photos=4, view=AS_IT_IS, photo=PHOTO):
+    (result,) = _results(network, true, photos=[photo] * photos, views=[view], count=photos, choice=choice)
+    return result
 
 
 BOX, SAME, OTHER = (4.0, 4.0, 24.0, 24.0), (5.0, 4.0, 25.0, 24.0), (40.0, 40.0, 60.0, 60.0)
@@ -107,6 +113,23 @@ def test_rank__right_lists_or_wrong_items_first():
 def test_turned_views__evenly_spread_from_the_photo_as_it_is():
     assert [[view.turns for view in turned_views(count)] for count in (1, 2, 4)] == [[0], [0, 2], [0, 1, 2, 3]]
     assert turned_views(4)[0] == View()
+
+
+def test_evaluate_on_val__takes_each_photo_once_for_all_views_and_keeps_none():
+    alive, most = [0], []
+
+    def photos():
+        for _ in range(40):
+            photo = PHOTO.copy()
+            alive[0] += 1
+            weakref.finalize(photo, lambda: alive.__setitem__(0, alive[0] - 1))
+            most.append(alive[0])
+            yield photo
+
+    network, true = _Finds([BOX], [0.9], [1]), [(1, BOX)]
+    results = _results(network, true, photos=photos(), views=turned_views(2), count=40)
+    assert results[0] == _result(network, true, photos=40) and len(results) == 2
+    assert len(most) == 40 and max(most) <= 16
 
 
 def test_mean_rank__of_a_checkpoint_that_reads_photos_upright_only():
