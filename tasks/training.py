@@ -275,7 +275,8 @@ class _Watch:
         if figures and self._folder.best is line:
             self._folder.keep_best(self._trainer.averaged)
         self._curves.add(report, batch=self._plan.batch, figures=figures)
-        if report.step % self._plan.save_every == 0:
+        # The best weights and the log must not be ahead of the state: a GPU that takes these steps again judges anew.
+        if figures or report.step % self._plan.save_every == 0:
             self._folder.save(self._trainer)
 
     def show(self, report: StepReport, *, picture: Callable[[StepReport], NDArray[np.uint8] | None]) -> None:
