@@ -44,7 +44,7 @@ _SHORT = {
     "serve": ("--dataset", "{dataset}", "--preset", "demo", "--seconds", "10"),
 }
 
-app = App(name="benchmarks", help=__doc__, result_action="return_value")
+app = App(name="benchmarks", help=__doc__, result_action="return_value", suppress_keyboard_interrupt=False)
 
 
 @app.default

@@ -43,10 +43,12 @@ the command is wrong, 3 damage was found (verify), 130 interrupted.
 
 app = App(
     name="tally",
-    version=lambda: metadata.version("tally-checkout"),
+    version=version("tally-checkout"),
     help=_HELP,
     help_format="markdown",
     result_action="return_value",
+    # Else it ends the process itself, before anybody is told how to go on.
+    suppress_keyboard_interrupt=False,
 )
 app.command(catalog_commands.app)
 app.command(champion_commands.app)

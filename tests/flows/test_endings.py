@@ -2,7 +2,7 @@ import pytest
 
 from flows.cli import app
 from flows.endings import EXIT_FAILED, EXIT_USAGE, end_with_code
-from flows.interruption import EXIT_INTERRUPTED
+from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED
 
 
 def ended(command, capsys):
@@ -43,7 +43,7 @@ def test_end_with_code__wrong_commands(arguments, message, tmp_path, monkeypatch
     [
         (RuntimeError("stage train was killed"), EXIT_FAILED, "failed: stage train was killed\n"),
         (ValueError("key: expected a, got b"), EXIT_USAGE, "error: key: expected a, got b\n"),
-        (KeyboardInterrupt(), EXIT_INTERRUPTED, "interrupted; run the same command again to go on from here\n"),
+        (KeyboardInterrupt(), EXIT_INTERRUPTED, f"{INTERRUPTED}\n"),
     ],
 )
 def test_end_with_code__by_what_went_wrong(error, code, said, capsys):
@@ -51,6 +51,16 @@ def test_end_with_code__by_what_went_wrong(error, code, said, capsys):
         raise error
 
     assert ended(fail, capsys) == (code, said)
+
+
+def test_end_with_code__tells_how_to_go_on_after_ctrl_c(monkeypatch, capsys):
+    def interrupt(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.cli.read_run", interrupt)
+    command = ("status", "--run", "monday")
+    code, said = ended(lambda: app(command, exit_on_error=False, print_error=False), capsys)
+    assert (code, said) == (EXIT_INTERRUPTED, f"{INTERRUPTED}\n")
 
 
 def test_end_with_code__leaves_what_ends_well_alone(capsys):
