@@ -43,7 +43,7 @@ the command is wrong, 3 damage was found (verify), 130 interrupted.
 
 app = App(
     name="tally",
-    version=version("tally-checkout"),
+    version=lambda: metadata.version("tally-checkout"),
     help=_HELP,
     help_format="markdown",
     result_action="return_value",

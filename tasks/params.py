@@ -46,7 +46,7 @@ class IngestParams(StageParams):
     """Reads and validates one split of a data set."""
 
     stage: ClassVar[str] = "ingest"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     dataset: str = Field(description="folder of the data set: RPC layout, or one folder a SKU under catalog/")
     split: Literal["catalog", "pool", "val", "test", "boards"] = Field(
         description="which part of the data set; boards: the user's photos of the empty board"
@@ -141,7 +141,7 @@ class PruneParams(StageParams):
     """Which views a camera above a counter can see."""
 
     stage: ClassVar[str] = "prune"
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     rule: Literal["evidence", "area", "keep_all"] = Field(default="evidence", description="what decides about a view")
     area_ratio: float = Field(default=0.45, ge=0, le=1, description="area: least share of the product's largest mask")
     share: float = Field(default=0.1, ge=0, description="evidence: least share of the product's mean evidence")
@@ -163,7 +163,7 @@ class BoardParams(StageParams):
     """Empty boards recovered from the pool."""
 
     stage: ClassVar[str] = "board"
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     photos: int = Field(default=80, ge=2, description="most pool photos looked at, spread over the pool")
     boards: int = Field(default=3, ge=1, description="most boards told apart (camera moved, table changed)")
     working_size: int = Field(default=320, ge=64, description="longer side of a photo in the saliency network, pixels")
@@ -194,7 +194,7 @@ class ComposeParams(StageParams):
     """Synthetic checkout photos out of sprites."""
 
     stage: ClassVar[str] = "compose"
-    version: ClassVar[int] = 8
+    version: ClassVar[int] = 9
     photos: int = Field(default=4000, ge=1, description="number of synthetic photos")
     skus: tuple[str, ...] = Field(default=(), description="products to show; empty: every product that has a sprite")
     levels: dict[str, LevelParams] = Field(

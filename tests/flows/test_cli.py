@@ -1,8 +1,7 @@
 import json
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
+from importlib.metadata import version
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +12,6 @@ from flows.endings import EXIT_USAGE
 from storage.images import encode_png
 from tests.commands import tally
 
-PROJECT = Path(__file__).parents[2] / "pyproject.toml"
 COMMANDS = {
     "verify",
     "automations",
@@ -37,9 +35,9 @@ def test_app__has_these_commands_and_each_has_help():
     assert all(app[name].help for name in names)
 
 
-def test_app__tells_the_projects_version(capsys):
-    app(["--version"], result_action="return_value")
-    assert capsys.readouterr().out.strip() == tomllib.loads(PROJECT.read_text())["project"]["version"]
+def test_version__is_that_of_the_distribution(capsys):
+    app("--version")
+    assert capsys.readouterr().out.strip() == version("tally-checkout")
 
 
 @pytest.mark.parametrize(

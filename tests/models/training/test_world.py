@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from models.backbones import build_backbone
+from models.dpsnet import DPSNet, DPSNetConfig
 from models.training.world import ALONE, World, world_of_environment
 
 # Ten steps of a small DPSNet on noise; the leading process writes the weights.
