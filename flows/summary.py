@@ -19,6 +19,7 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
     took = f"{len(computed)} stages computed, {len(record.results) - len(computed)} cached"
     quarantined = sum(one.quarantined for one in record.results.values())
     best = figures[record.champion]["averaged"]["cAcc"]
+    model = _model(record, folder=folder)
     return [
         "",
         f"[bold]test cAcc {best:.3f}[/bold] (champion {record.champion}, threshold from val, {record.target_protocol})",
@@ -31,7 +32,7 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
         f"lists     {folder}/shopping_lists.csv, .json, .parquet, and annotated photos in {folder}/photos/",
         "",
         "Try next:",
-        f"  tally predict PHOTOS --model {folder}/champion --out lists   shopping lists for your own photos",
+        f"  tally predict PHOTOS --model {model} --out lists   shopping lists for your own photos",
         f"  tally status --run {folder.name}                             every stage, its key and its manifest",
         "  tally inspect                                           look at every artifact in a browser",
         f"  tally run --dataset {_short(record.dataset)} --preset cpu    the same, trained for longer",
@@ -40,6 +41,12 @@ def summary_lines(record: RunRecord, *, folder: Path) -> list[str]:
 
 def _decision(decision: Mapping[str, JSON]) -> str:
     return f"{decision['action']}; champion is number {decision['champion']} ({'; '.join(decision['reasons'])})"
+
+
+def _model(record: RunRecord, *, folder: Path) -> str:
+    """The run's own model, unless it was judged and is not the better one."""
+    rejected = record.decision is not None and record.decision["action"] == "rejected"
+    return "champion" if rejected else f"{folder}/champion"
 
 
 def _short(path: str) -> str:
