@@ -34,8 +34,12 @@ class KeptRun:
 
     @property
     def gone(self) -> bool:
-        """Whether the run's folder was on this machine and is no longer there."""
-        return self.host == socket.gethostname() and not Path(self.folder).is_dir()
+        """Whether the run's folder was on this machine and is no longer there.
+
+        One whose folder of runs is not there either may lie on a disk that is not mounted.
+        """
+        folder = Path(self.folder)
+        return self.host == socket.gethostname() and folder.parent.is_dir() and not folder.is_dir()
 
 
 def note_run(store: Store, *, folder: Path, manifests: Sequence[str], time: str) -> None:

@@ -123,6 +123,14 @@ def test_sweep__removes_the_garbage_and_nothing_else(store, tmp_path):
     assert [run.folder for run in kept_runs(store)] == [str(tmp_path / "runs/a")]
 
 
+def test_find_garbage__a_disk_that_is_not_mounted_has_no_runs_that_are_gone(store, tmp_path):
+    keep(store, tmp_path / "disk/runs/a", publish(store, "kept"))
+    (tmp_path / "disk").rename(tmp_path / "elsewhere")
+    assert find_garbage(store, older_than=0, now=LATER) == []
+    (tmp_path / "disk/runs").mkdir(parents=True)
+    assert [one.key for one in find_garbage(store, older_than=0, now=LATER)] == ["kept"]
+
+
 def test_kept_runs__a_broken_note_stops_the_collection(store):
     store.put_file(f"{store.url}/roots/a.json", b"{}")
     with pytest.raises(ValueError, match="expected the note of a run"):
