@@ -8,6 +8,7 @@ damaged is moved to `quarantine/<stage>/<key>/`, and its stage runs again.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -127,9 +128,12 @@ class Store:
         found = self.find(stage, key=key)
         if found is None:
             return None
-        # A store that can't be written to is not collected from here either.
-        with suppress(PermissionError):
+        try:
             self.put_file(f"{self.folder_url(stage, key=key)}/{USED_NAME}", b"", sync=False)
+        except OSError as error:
+            # A store that can't be written to is not collected from here either.
+            if not isinstance(error, PermissionError) and error.errno != errno.EROFS:
+                raise
         return found if self.exists(found.url) else None
 
     def damage(self, manifest: Manifest) -> str:

@@ -162,3 +162,17 @@ def test_lock__is_free_again_when_its_owner_is_killed(store):
     with store.lock("s", key="k"):
         assert owner.wait() == -signal.SIGKILL
     owner.stdout.close()
+
+
+@pytest.mark.parametrize("reason", [errno.EACCES, errno.EROFS])
+def test_take__from_a_store_that_cannot_be_written_to(store, monkeypatch, reason):
+    publish(store)
+
+    def refuse(url, data, **more):
+        raise OSError(reason, os.strerror(reason), url)
+
+    monkeypatch.setattr(store, "put_file", refuse)
+    assert store.take("s", key="k") is not None
+    reason = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        store.take("s", key="k")
