@@ -119,7 +119,7 @@ def test_evaluate__the_threshold_comes_from_val_and_the_analysis_goes_to_a_folde
         (("--val-results", "r.json"), "expected both --val-results and --val-annotations"),
         (("--val-results", "r.json", "--val-annotations", "a.parquet"), "got both kinds"),
         (("--out", "what", "--photos", "nowhere"), "expected the folder of the annotated photos"),
-        (("--threshold", "50"), "expected a number in [0, 1]"),
+        (("--threshold", "50"), "threshold: expected 0 to 1, got 50"),
     ],
 )
 def test_evaluate__says_what_is_wrong_with_its_options(evaluated, arguments, message):
