@@ -140,4 +140,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    end_with_code(lambda: app(exit_on_error=False, print_error=False))
+    end_with_code(lambda: app(exit_on_error=False, print_error=False), name="python -m benchmarks")
