@@ -327,7 +327,7 @@ class TrainParams(StageParams):
     """
 
     stage: ClassVar[str] = "train"
-    version: ClassVar[int] = 12
+    version: ClassVar[int] = 13
     own_process: ClassVar[bool] = True
     many_processes: ClassVar[bool] = True
     later: ClassVar[Mapping[str, JSON]] = {"best_by": "cAcc", "val_turns": 1}
@@ -425,7 +425,7 @@ class RetrainParams(TrainParams):
     """
 
     stage: ClassVar[str] = "retrain"
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     teacher_weight: float = Field(default=1.0, ge=0, description="of keeping the champion's opinion on old products")
     teacher_box_weight: float = Field(default=0.5, ge=0, description="of keeping the champion's boxes")
     embedded_photos: int = Field(default=64, ge=0, description="photos of new products that their rows are made from")

@@ -79,8 +79,9 @@ class Light:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
-    """A sample whose pixels are still to be made: the labels in it, and what `matrix_23` (photo pixels to sample
-    pixels), `light` and `covers_K5` (boxes in the sample and their grey level) make of the photo."""
+    """A sample whose pixels are still to be made: the labels in it, and what `matrix_23` (middles of the photo's pixels
+    to those of the sample's, the first at (0, 0)), `light` and `covers_K5` (boxes in the sample and their grey level)
+    make of the photo."""
 
     photo_HW3: Picture
     boxes_N4: Floats
@@ -104,7 +105,7 @@ def draw_sample(source: LabelledPhoto, *, size: int, variation: Variation, gener
         boxes_N4=boxes_N4[kept_N],
         labels_N=source.labels_N[kept_N],
         ignore_M4=np.concatenate([ignore_M4[(ignore_M4[:, 2:] > ignore_M4[:, :2]).all(axis=1)], boxes_N4[cut_N]]),
-        matrix_23=matrix_23,
+        matrix_23=between_middles(matrix_23),
         light=draw_light(strength=variation.colour, generator=generator),
         covers_K5=draw_covers(boxes_N4[kept_N], chance=variation.erase, generator=generator),
     )
@@ -155,6 +156,13 @@ def _placement(
     middle_2 = size / 2 + generator.uniform(-0.5, 0.5, 2) * room
     shift_2 = middle_2 - turn_22 @ np.array([width / 2, height / 2])
     return np.column_stack([turn_22, shift_2])
+
+
+def between_middles(matrix_23: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An affine map of places, as boxes have them (a pixel is a square from 0 to 1), for those who count pixels by their
+    middles (OpenCV, kornia)."""
+    shift_2 = matrix_23[:, 2] + matrix_23[:, :2].sum(axis=1) / 2 - 0.5
+    return np.column_stack([matrix_23[:, :2], shift_2])
 
 
 def _moved(boxes_N4: Floats, *, matrix_23: NDArray[np.float64], size: int) -> tuple[Floats, Floats]:

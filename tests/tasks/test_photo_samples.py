@@ -44,7 +44,21 @@ def test_draw_sample__boxes_stay_on_their_pixels(seed, x, y):
         return
     rows, columns = np.flatnonzero(painted.any(axis=1)), np.flatnonzero(painted.any(axis=0))
     found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-    np.testing.assert_allclose(sample.boxes_N4[0], found, atol=1.6)
+    np.testing.assert_allclose(sample.boxes_N4[0], found, atol=1.0)
+
+
+@pytest.mark.parametrize("size", [40, 64, 100])
+def test_draw_sample__boxes_lie_around_the_middle_of_their_pixels(size):
+    """To a tenth of a pixel on average, however the photo is turned: labels that lie beside their items teach boxes that do."""
+    source, off = _photo_of([(20, 12, 44, 28)]), []
+    for seed in range(24):
+        generator = np.random.default_rng(seed)
+        sample = draw_sample(source, size=size, variation=Variation(zoom=1.0, colour=0), generator=generator)
+        weights = pixels(sample, size=size)[..., 0].astype(np.float64)
+        y, x = (np.average(plane + 0.5, weights=weights) for plane in np.mgrid[:size, :size])
+        off.append([x, y] - (sample.boxes_N4[0, :2] + sample.boxes_N4[0, 2:]) / 2)
+    np.testing.assert_allclose(off, 0, atol=0.3)
+    np.testing.assert_allclose(np.mean(off, axis=0), 0, atol=0.1)
 
 
 def test_draw_sample__turns_by_quarters_and_never_mirrors():
@@ -72,7 +86,7 @@ def test_draw_sample__turns_by_quarters_and_never_mirrors():
     for one in drawn:
         shown = np.frombuffer(one, np.uint8).reshape(64, 64, 3)
         differences = [np.mean(shown != np.frombuffer(other, np.uint8).reshape(64, 64, 3)) for other in turned]
-        assert min(differences) < 0.05
+        assert min(differences) == 0
 
 
 def test_draw_sample__is_a_function_of_its_generator():
