@@ -159,8 +159,8 @@ def _placement(
 
 
 def between_middles(matrix_23: NDArray[np.float64]) -> NDArray[np.float64]:
-    """An affine map of places, as boxes have them (a pixel is a square from 0 to 1), for those who count pixels by their
-    middles (OpenCV, kornia)."""
+    """An affine map of places, as boxes have them (the first pixel is a square from 0 to 1), for those who count pixels
+    by their middles (OpenCV, kornia)."""
     shift_2 = matrix_23[:, 2] + matrix_23[:, :2].sum(axis=1) / 2 - 0.5
     return np.column_stack([matrix_23[:, :2], shift_2])
 

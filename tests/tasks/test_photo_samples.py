@@ -49,7 +49,7 @@ def test_draw_sample__boxes_stay_on_their_pixels(seed, x, y):
 
 @pytest.mark.parametrize("size", [40, 64, 100])
 def test_draw_sample__boxes_lie_around_the_middle_of_their_pixels(size):
-    """To a tenth of a pixel on average, however the photo is turned: labels that lie beside their items teach boxes that do."""
+    """To a tenth of a pixel on average, however the photo is turned: labels beside items teach boxes beside them."""
     source, off = _photo_of([(20, 12, 44, 28)]), []
     for seed in range(24):
         generator = np.random.default_rng(seed)

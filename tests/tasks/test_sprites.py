@@ -5,6 +5,7 @@ import pytest
 from tasks.look import TONE_LEVELS
 from tasks.sprites import (
     Cutout,
+    _described,
     blur_of_detail,
     cumulated_shares,
     fit_tone,
@@ -81,6 +82,38 @@ def test_look_alikes__same_print_in_another_colour():
     mates = look_alikes(scale_cutouts(made, scale=1.0))
     assert mates["apple"] == "orange" and mates["orange"] == "apple"
     assert "tea" not in mates and "giant" not in mates
+
+
+def test_look_alikes__many_products_as_by_brute_force():
+    """More products than are compared at once, of different numbers of views: mates are those of the definition."""
+    generator = np.random.default_rng(3)
+    sprites = scale_cutouts(
+        [
+            printed(f"{sku}", sku % 9, generator.uniform(90, 250, 3), size=tuple(generator.integers(30, 60, 2)))
+            for sku in range(40)
+            for _ in range(1 + sku % 3)
+        ],
+        scale=1.0,
+    )
+    by_sku = {}
+    for sprite in sprites:
+        by_sku.setdefault(sprite.sku, []).append(sprite)
+    views = {sku: _described(own) for sku, own in by_sku.items()}
+
+    def likeness(sku, other):
+        (prints, sizes), (their_prints, their_sizes) = views[sku], views[other]
+        best = [
+            max(one @ two - 2 * np.abs(size - side).sum() for two, side in zip(their_prints, their_sizes, strict=True))
+            for one, size in zip(prints, sizes, strict=True)
+        ]
+        return np.mean(best)
+
+    expected = {}
+    for sku in views:
+        mate = max((other for other in views if other != sku), key=lambda other: likeness(sku, other))
+        if likeness(sku, mate) >= 0.3:
+            expected[sku] = mate
+    assert 5 < len(expected) < 40 and look_alikes(sprites) == expected
 
 
 def test_blur_of_detail__less_detail_asks_for_more_blur():
