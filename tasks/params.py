@@ -272,7 +272,7 @@ class RenderParams(StageParams):
     """
 
     stage: ClassVar[str] = "render"
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     own_process: ClassVar[bool] = True
     renderer: Literal[Renderer, "auto"] = Field(
         default="cyclegan", description="what translates; auto: the candidate whose photos teach a detector best"

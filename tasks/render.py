@@ -24,7 +24,7 @@ from tasks.device import pick_device
 from tasks.params import RenderParams
 from tasks.render_check import CheckLimits, ItemScores, drift_reason, item_scores
 from tasks.render_generator import trained_generator
-from tasks.render_photos import Photo, TrainingPhotos, item_mask, shrink, shrink_mask
+from tasks.render_photos import Mask, Photo, TrainingPhotos, item_mask, shrink, shrink_mask
 from tasks.renderers import PhotoRenderer, chained, colour_renderer, fourier_renderer, generator_renderer
 from tasks.stage import stage
 
@@ -70,8 +70,10 @@ def _some(rows: Sequence[ManifestRow], *, most: int, generator: np.random.Genera
     return [rows[index] for index in sorted(generator.choice(len(rows), size=most, replace=False))]
 
 
-def _read_small(context: StageContext, row: ManifestRow, *, scale: float) -> Photo:
-    return shrink(context.read_rgb(row), scale=scale)
+def _read_small(context: StageContext, row: ManifestRow, *, scale: float) -> tuple[Photo, Mask]:
+    photo_HW3 = context.read_rgb(row)
+    mask_HW = item_mask(row, height=photo_HW3.shape[0], width=photo_HW3.shape[1])
+    return shrink(photo_HW3, scale=scale), shrink_mask(mask_HW, scale=scale)
 
 
 def _read_to_side(context: StageContext, row: ManifestRow, *, side: float) -> Photo:
@@ -84,11 +86,7 @@ def _read_training_photos(
 ) -> TrainingPhotos:
     chosen = _some(synthetic, most=params.photos, generator=context.generator("synthetic"))
     read = partial(_read_small, context, scale=params.scale)
-    photos = list(context.map(read, chosen, what="synthetic photos read"))
-    masks = []
-    for row, photo_HW3 in zip(chosen, photos, strict=True):
-        height, width = row.height or photo_HW3.shape[0], row.width or photo_HW3.shape[1]
-        masks.append(shrink_mask(item_mask(row, height=height, width=width), scale=params.scale))
+    photos, masks = zip(*context.map(read, chosen, what="synthetic photos read"), strict=True)
     others = _some(pool, most=params.photos, generator=context.generator("pool"))
     # Products must be of one size in both domains: what differs would be learnt as a difference of looks.
     side = float(np.median([max(photo_HW3.shape) for photo_HW3 in photos]))
@@ -128,7 +126,8 @@ def _make_renderer(
     photos = _read_training_photos(context, params=params, synthetic=synthetic, pool=pool)
     if params.renderer == "fourier":
         return fourier_renderer(photos.pool, radius=params.fourier_radius)
-    colour = colour_renderer(photos.synthetic, photos.pool)
+    measured = partial(context.map, what="photos measured")
+    colour = colour_renderer(photos.synthetic, photos.pool, mapped=measured)
     if params.renderer == "colour":
         return colour
     network = _known_generator(context, previous, params=params)
@@ -156,9 +155,11 @@ def _kind(params: RenderParams) -> dict[str, JSON]:
 
 
 def _rendered_all(context: StageContext, renderer: PhotoRenderer, *, photos: TrainingPhotos) -> list[Photo]:
-    generator = context.generator("training photos")
-    pairs = zip(photos.synthetic, photos.masks, strict=True)
-    return [renderer(photo_HW3, mask_HW, generator) for photo_HW3, mask_HW in pairs]
+    def rendered(number: int) -> Photo:
+        generator = context.generator("training photo", str(number))
+        return renderer(photos.synthetic[number], photos.masks[number], generator)
+
+    return list(context.map(rendered, range(len(photos.synthetic)), what="photos in the pool's colours"))
 
 
 def _render_one(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.cyclegan import STRIDE, Generator
+from tasks.ahead import Mapped
 from tasks.backdrop import to_lab
 from tasks.gathering import Gathered
 from tasks.render_photos import Mask, Photo, shrink, to_unit
@@ -63,14 +64,15 @@ def chained(first: PhotoRenderer, second: PhotoRenderer) -> PhotoRenderer:
     return render
 
 
-def colour_renderer(synthetic: Sequence[Photo], pool: Sequence[Photo]) -> PhotoRenderer:
+def colour_renderer(synthetic: Sequence[Photo], pool: Sequence[Photo], *, mapped: Mapped = map) -> PhotoRenderer:
     """Match the Lab statistics (Reinhard et al., 2001) of products, those of all photos of a domain taken together.
 
     One transform for every product, so that products which differ in colour alone still do; statistics of single
     photos would drift with what lies in them. The board is left alone: it comes from the pool. Products are found in
-    both domains in the same way (`coloured_items`), so what that misses, it misses on both sides.
+    both domains in the same way (`coloured_items`), so what that misses, it misses on both sides. `mapped` measures
+    the photos.
     """
-    source, target = _item_statistics(synthetic), _item_statistics(pool)
+    source, target = (_item_statistics(photos, mapped=mapped) for photos in (synthetic, pool))
     gain_3 = np.clip(target[1] / source[1], 1 / _LARGEST_GAIN, _LARGEST_GAIN)
     offset_3 = target[0] - gain_3 * source[0]
 
@@ -144,14 +146,30 @@ def _gathered_residual(network: Generator) -> Callable[[Tensor], Tensor]:
     return Gathered(function=residual) if parameter.is_cuda else lambda tile_3HW: residual(tile_3HW[None])[0]
 
 
-def _item_statistics(photos: Sequence[Photo]) -> NDArray[np.float32]:
+def _item_statistics(photos: Sequence[Photo], *, mapped: Mapped) -> NDArray[np.float32]:
     """Mean and deviation of Lab over the products of all photos, float32 [2, 3]; over everything if none is found."""
-    labs = [to_lab(photo) for photo in photos]
-    found = [lab_HW3[coloured_items(lab_HW3)] for lab_HW3 in labs]
-    if not sum(len(pixels) for pixels in found):
-        found = [lab_HW3.reshape(-1, 3) for lab_HW3 in labs]
-    pixels_N3 = np.concatenate(found)
-    return np.stack([pixels_N3.mean(axis=0), np.maximum(pixels_N3.std(axis=0), 1.0)])
+    items_7, everything_7 = np.sum([*mapped(_sums_of, photos)], axis=0)
+    number, *sums_6 = items_7 if items_7[0] else everything_7
+    mean_3, square_3 = np.reshape(sums_6, (2, 3)) / number
+    deviation_3 = np.sqrt(np.maximum(square_3 - mean_3**2, 0))
+    return np.stack([mean_3, np.maximum(deviation_3, 1.0)]).astype(np.float32)
+
+
+def _sums_of(photo: Photo) -> NDArray[np.float64]:
+    """Number of pixels and sums of their Lab and of its squares, of the products and of everything, [2, 7].
+
+    In double precision: in a single one a sum over the pixels of a thousand photos hardly grows any more.
+    """
+    lab_HW3 = to_lab(photo)
+    found = (lab_HW3[coloured_items(lab_HW3)], lab_HW3.reshape(-1, 3))
+    return np.stack(
+        [
+            np.concatenate(
+                [[len(lab_N3)], lab_N3.sum(axis=0, dtype=np.float64), (lab_N3.astype(np.float64) ** 2).sum(axis=0)]
+            )
+            for lab_N3 in found
+        ]
+    )
 
 
 def _to_bytes(photo_HW3: NDArray[np.floating]) -> Photo:

@@ -62,6 +62,17 @@ def test_colour_renderer__products_take_the_statistics_of_the_pool_and_the_board
     assert np.abs(rendered[board].astype(int) - synthetic[board]).max() <= 1
 
 
+def test_colour_renderer__many_photos_count_as_one_of_them_does():
+    """Sums over 25 million pixels are as exact as over few: copies of a photo tell what the photo tells."""
+    photo = scene(3, board=(120, 125, 140), item=(215, 100, 72), size=100).repeat(4, axis=0).repeat(4, axis=1)
+    photo[20:380, 20:380] = scene(4, board=(200, 60, 40), item=(215, 100, 72), size=360)
+    pool, everywhere = scene(5, board=(120, 125, 140), item=(190, 90, 60)), np.ones(photo.shape[:2], bool)
+    one, many = (
+        colour_renderer([photo] * number, [pool])(photo, everywhere, np.random.default_rng(0)) for number in (1, 200)
+    )
+    assert np.array_equal(one, many)
+
+
 def test_colour_renderer__grey_photos_without_a_product_are_no_problem():
     grey = np.full((40, 40, 3), 128, np.uint8)
     rendered = colour_renderer([grey], [grey])(grey, np.ones((40, 40), bool), np.random.default_rng(0))
