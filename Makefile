@@ -8,6 +8,8 @@ ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 export PYTHONUNBUFFERED = 1
+# Where a machine has this set, every process would compile all of PyTorch's source anew, for longer than most of them work.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup demo test coverage services browser lint bench pictures screenshots inspect lock audit clean
 .DEFAULT_GOAL := help
