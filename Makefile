@@ -32,10 +32,10 @@ demo: $(INSTALLED)  ## the whole method on the sample data, about 15 minutes on 
 	$(BIN)/tally run --dataset sample --preset demo --name demo
 
 test: $(INSTALLED)  ## the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 coverage: $(INSTALLED)  ## the tests, and which lines of storage, tasks and flows they reach (90 % at least)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 services: $(INSTALLED)  ## tests against real servers: PostgreSQL (apt-get install postgresql), Prefect, workers
 	$(BIN)/python -m pytest -m services tests/services

@@ -9,10 +9,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.commands import tally
+from tests.order import longest_first
 
 # How fast an example is says how busy the machine is, and nothing about the code.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    items[:] = longest_first(items)
+
 
 SAMPLE = Path(__file__).parents[1] / "sample"
 _PHOTOS = {"val": 4, "test": 5}

@@ -15,6 +15,8 @@ from benchmarks.faults_inputs import dataset, write_pictures
 from benchmarks.faults_leaks import leaks
 from benchmarks.faults_s3 import faults
 
+pytestmark = pytest.mark.long
+
 
 def test_at_once__a_key_is_computed_by_one_of_eight_processes(tmp_path):
     found = faults_runs.at_once(dataset(tmp_path / "data"), folder=tmp_path, rounds=1)

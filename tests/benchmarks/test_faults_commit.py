@@ -7,6 +7,8 @@ from benchmarks.faults_files import Operation
 from benchmarks.faults_power import crash_states
 from storage.files import local_path
 
+pytestmark = pytest.mark.long
+
 BY_NAME = {one.name: one for one in WORKS}
 
 

@@ -17,6 +17,8 @@ from tasks.saliency import CONFIG_ID, WEIGHTS_ID, load_saliency
 from tasks.segment import fine_mask, whole_alpha
 from tasks.stage import load_stage, run_stage_locally
 
+pytestmark = pytest.mark.long
+
 TURNS = (0.0, 72.0, 144.0)
 
 

@@ -12,6 +12,8 @@ from storage.images import encode_jpeg
 from tests.commands import tally
 from tests.docs.pages import PAGES, ROOT, text_of
 
+pytestmark = pytest.mark.long
+
 _COMMANDS = re.compile(r"(?m)^ *(tally|make|python -m|\.venv/bin/python -m) (.+?)(?: +#.*)?$")
 # The reader's shop is the small data set of the tests, and the preset the one that takes seconds.
 _IN_LITTLE = {"--preset cpu": "--preset micro", "shop/val": "counter"}

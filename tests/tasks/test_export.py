@@ -15,6 +15,8 @@ from tasks.detection import Detector
 from tasks.export import export_file, open_exported, parity
 from tasks.photo_reader import OnnxReader
 
+pytestmark = pytest.mark.long
+
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/read_list.py"
 CONFIG = DPSNetConfig(classes=2, width=8, head_width=16, proposals=10, samples=8, strides=(8, 16, 32), score_floor=0.0)
 CATEGORIES = (Category(id=3, sku="tea"), Category(id=9, sku="oats"))

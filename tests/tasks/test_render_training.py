@@ -11,6 +11,8 @@ from tasks.loading import batches
 from tasks.render_photos import TrainingPhotos
 from tasks.render_training import CropSource, collated, make_cyclegan_trainer, make_fastcut_trainer
 
+pytestmark = pytest.mark.long
+
 STEPS, CROP, BATCH = 8, 48, 2
 HOW = {"steps": STEPS, "learning_rate": 1e-3, "generator_share": 0.2, "slope_weight": 5e-4}
 

@@ -27,6 +27,8 @@ from tasks.photo_source import PhotoSource, balanced_weights, collated, view_of
 from tasks.stage import run_stage_locally
 from tasks.train import train
 
+pytestmark = pytest.mark.long
+
 SIZE = 64
 CATEGORIES = (Category(id=2, sku="square"), Category(id=5, sku="bar"))
 PARAMS = TrainParams(

@@ -15,6 +15,8 @@ from storage.images import decode_rgb
 from tests.inspector.browser.conftest import follow, press, show, sign_in
 from tests.inspector.browser.planted import EARLIER, LONG_ROWS, LONG_STAGE
 
+pytestmark = pytest.mark.long
+
 STAGE = "/runs/micro/stages/{}"
 
 
