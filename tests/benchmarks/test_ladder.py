@@ -4,11 +4,15 @@ import shutil
 
 import orjson
 import pytest
+import torch
 
 from benchmarks.ladder import are_right, as_long_as_both, main, minutes_of, shortened, summary
 from flows.presets import PRESETS
 from storage.manifest import ManifestObject
+from tasks.params import RenderParams, TrainParams
 from tasks.stage import StageResult
+
+pytestmark = pytest.mark.long
 
 
 def item(x, sku=1):
@@ -60,6 +64,17 @@ def test_minutes_of__trainings_by_rung():
     assert minutes_of(results) == {"train.source": 2.0, "train.render": 1.0, "predict": 2.0}
 
 
+@pytest.fixture
+def _trained_here(monkeypatch):
+    """A dozen trainings in this process: in one of its own each would import for longer than it learns."""
+    threads = torch.get_num_threads()
+    for params in (TrainParams, RenderParams):
+        monkeypatch.setattr(params, "own_process", False)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_trained_here")
 def test_main__every_row_of_a_small_ladder(micro_run, small_dataset, tmp_path, monkeypatch, capsys):
     folder, _ = micro_run
     store = shutil.copytree(folder / "store", tmp_path / "store")
