@@ -22,18 +22,21 @@ def test_lengths__stay_within_their_budget(name, figures):
     assert figures[name] <= BUDGETS[name]
 
 
-def test_functions__are_annotated():
-    assert [one.place for path in source_files() for one in functions_of(path) if not one.annotated] == []
+@pytest.fixture(scope="module")
+def functions():
+    return [one for path in source_files() for one in functions_of(path)]
+
+
+def test_functions__are_annotated(functions):
+    assert [one.place for one in functions if not one.annotated] == []
 
 
 def test_public_names__are_documented():
     assert [name for path in source_files() for name in undocumented(path)] == []
 
 
-def test_functions_of_arrays__say_their_shapes():
-    assert [
-        one.place for path in source_files() for one in functions_of(path) if one.public and one.shaped is False
-    ] == []
+def test_functions_of_arrays__say_their_shapes(functions):
+    assert [one.place for one in functions if one.public and one.shaped is False] == []
 
 
 def test_functions_of__measures_what_it_says(tmp_path):
