@@ -2,7 +2,7 @@
 
 
 def longest_first(items):
-    """The tests, those of long files ahead: at the end no process is alone with a file that takes minutes.
+    """The tests, those of long files ahead: at the end no process goes on alone.
 
     Of the files that need the run of the micro preset one begins, and its process makes the run. The others come after
     the long ones, or all processes would wait for it.

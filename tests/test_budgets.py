@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks.house import drawn_graph, functions_of, import_graph, measured, source_files, undocumented
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 BUDGETS = {"longest file": 600, "median function": 15, "90th percentile": 45, "longest function": 100}
 

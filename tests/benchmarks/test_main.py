@@ -12,6 +12,8 @@ import pytest
 from benchmarks import __main__ as bench
 from flows.endings import EXIT_USAGE
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,6 +12,8 @@ from flows.endings import EXIT_USAGE, end_with_code
 from storage.images import encode_png
 from tests.commands import tally
 
+pytestmark = pytest.mark.long
+
 COMMANDS = {
     "verify",
     "automations",

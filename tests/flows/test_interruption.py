@@ -9,6 +9,8 @@ import pytest
 
 from flows.interruption import EXIT_INTERRUPTED, INTERRUPTED
 
+pytestmark = pytest.mark.long
+
 # What a shell starts in the background ignores Ctrl-C; what a terminal runs does not.
 _LISTENING = "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL); "
 _STUBBORN = """

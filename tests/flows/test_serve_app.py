@@ -24,6 +24,8 @@ from tasks.confidence import UNTRAINED
 from tasks.list_reader import ListReader
 from tests.waiting import LONGEST, wait_for
 
+pytestmark = pytest.mark.long
+
 PHOTO = encode_png(np.full((20, 30, 3), 90, np.uint8))
 TOKEN = "a-token"
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}

@@ -17,6 +17,8 @@ from inspector.prefect_api import PrefectApi, PrefectError
 from tests.inspector.conftest import HERE, TOKEN, form_token_of, sign_in
 from tests.waiting import LONGEST
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def server():

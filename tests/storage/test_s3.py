@@ -17,6 +17,8 @@ from storage.manifest import ManifestRow
 from storage.store import DamagedArtifactError, Store
 from tests.storage.object_storage import environment_of, s3_service
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def service():

@@ -25,6 +25,8 @@ from tasks.params import EvaluateParams
 from tasks.stage import run_stage_locally
 from tests.tasks.evaluation_cases import evaluation_set, labelled, predictions_for
 
+pytestmark = pytest.mark.long
+
 
 def coco(truth, *, levels):
     images = [{"id": index, "file_name": f"{index}.jpg", "level": level} for index, level in enumerate(levels)]

@@ -5,6 +5,8 @@ import pytest
 from tasks import fingerprint
 from tasks.fingerprint import canonical_tree, complaint, params_classes, reached_code, stage_fingerprint, update
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("stage", sorted(params_classes()))
 def test_golden__a_changed_stage_has_a_new_version_or_is_declared_unchanged(stage):

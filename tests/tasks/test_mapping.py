@@ -17,6 +17,8 @@ from tasks.params import StageParams
 from tasks.stage import execute, stage
 from tests.waiting import wait_for
 
+pytestmark = pytest.mark.long
+
 COUNT = 60
 
 

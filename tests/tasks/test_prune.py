@@ -14,6 +14,8 @@ from tasks.prune import accepted_labels, area_rule, evidence_rule, keep_all_rule
 from tasks.stage import load_stage, run_stage_locally
 from tests.tasks.turntable import draw_product, write_catalog, write_pool
 
+pytestmark = pytest.mark.long
+
 
 def product_photo(category, turn, *, size=(60, 36), ground=190.0, light=1.0):
     photo = np.full((120, 120, 3), ground)

@@ -13,6 +13,8 @@ from tasks.params import SelectParams
 from tasks.select import calibration_on, predicted, select, unlabelled
 from tasks.stage import run_stage_locally
 
+pytestmark = pytest.mark.long
+
 PARAMS = SelectParams(confident_score=0.8, doubtful_score=0.3, precision=0)
 BOXES = {"left": (20, 20, 80, 80), "right": (130, 30, 200, 90), "low": (60, 140, 140, 200)}
 

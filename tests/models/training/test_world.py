@@ -13,6 +13,8 @@ from models.backbones import build_backbone
 from models.dpsnet import DPSNet, DPSNetConfig
 from models.training.world import ALONE, World, world_of_environment
 
+pytestmark = pytest.mark.long
+
 # Ten steps of a small DPSNet on noise; the leading process writes the weights.
 TRAINING = """
 import sys
