@@ -161,15 +161,12 @@ def _sums_of(photo: Photo) -> NDArray[np.float64]:
     In double precision: in a single one a sum over the pixels of a thousand photos hardly grows any more.
     """
     lab_HW3 = to_lab(photo)
-    found = (lab_HW3[coloured_items(lab_HW3)], lab_HW3.reshape(-1, 3))
-    return np.stack(
-        [
-            np.concatenate(
-                [[len(lab_N3)], lab_N3.sum(axis=0, dtype=np.float64), (lab_N3.astype(np.float64) ** 2).sum(axis=0)]
-            )
-            for lab_N3 in found
-        ]
-    )
+    return np.stack([_sums(lab_HW3[coloured_items(lab_HW3)]), _sums(lab_HW3.reshape(-1, 3))])
+
+
+def _sums(lab_N3: Lab) -> NDArray[np.float64]:
+    exact_N3 = lab_N3.astype(np.float64)
+    return np.concatenate([[len(lab_N3)], exact_N3.sum(axis=0), (exact_N3**2).sum(axis=0)])
 
 
 def _to_bytes(photo_HW3: NDArray[np.floating]) -> Photo:
