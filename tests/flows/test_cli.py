@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from flows import cli
 from flows.cli import app
 from flows.endings import EXIT_USAGE, end_with_code
 from storage.images import encode_png
@@ -45,6 +46,8 @@ def test_version__is_that_of_the_distribution(capsys):
 @pytest.fixture
 def refusal(monkeypatch, capsys):
     """What the command, run in a folder, says before it ends with 2; here, as a process would import for seconds."""
+    # That is for a process which ends with its command: it would catch signals of this one and of all that it forks.
+    monkeypatch.setattr(cli, "end_on_signals", lambda: None)
 
     def refusal_of(*arguments, folder):
         monkeypatch.chdir(folder)
