@@ -1,11 +1,12 @@
 """Reruns against Prefect's own server, which checks what the inspector sends by the schema of the pipeline flow."""
 
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 from starlette.testclient import TestClient
 
@@ -24,14 +25,17 @@ pytestmark = pytest.mark.long
 def server():
     """The address of a Prefect server that has a deployment of the pipeline."""
     with prefect_test_harness(server_startup_timeout=int(LONGEST)):
-        # In a thread of its own: where a browser test left its event loop behind, Prefect would give a coroutine back.
-        with ThreadPoolExecutor(1) as thread:
-            thread.submit(_deploy).result()
-        yield PREFECT_API_URL.value()
+        address = PREFECT_API_URL.value()
+        # In a process of its own: what Prefect leaves behind in this one lets whatever is forked from it later, as
+        # loaders of other tests are, end with 1; and a browser test's event loop would have it give a coroutine back.
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            process.submit(_deploy, address).result()
+        yield address
 
 
-def _deploy():
-    pipeline.to_deployment("cpu", parameters={"dataset": "shop", "preset": "cpu"}).apply()
+def _deploy(address):
+    with temporary_settings({PREFECT_API_URL: address}):
+        pipeline.to_deployment("cpu", parameters={"dataset": "shop", "preset": "cpu"}).apply()
 
 
 def test_rerun__prefects_server_takes_the_parameters_and_has_the_flow_run(server, folder):
