@@ -1,12 +1,12 @@
 """Reruns against Prefect's own server, which checks what the inspector sends by the schema of the pipeline flow."""
 
 import re
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 from starlette.testclient import TestClient
 
@@ -23,19 +23,28 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture(scope="module")
 def server():
-    """The address of a Prefect server that has a deployment of the pipeline."""
+    """The address of a Prefect server that has a deployment of the pipeline.
+
+    In a process of its own: what Prefect leaves behind in one lets whatever is forked from it later, as loaders of
+    other tests are, end with 1; and where a browser test left its event loop, Prefect would give a coroutine back.
+    """
+    context = get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_serve, args=(there,))
+    process.start()
+    there.close()
+    yield here.recv()
+    here.close()
+    process.join()
+
+
+def _serve(connection):
     with prefect_test_harness(server_startup_timeout=int(LONGEST)):
-        address = PREFECT_API_URL.value()
-        # In a process of its own: what Prefect leaves behind in this one lets whatever is forked from it later, as
-        # loaders of other tests are, end with 1; and a browser test's event loop would have it give a coroutine back.
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            process.submit(_deploy, address).result()
-        yield address
-
-
-def _deploy(address):
-    with temporary_settings({PREFECT_API_URL: address}):
         pipeline.to_deployment("cpu", parameters={"dataset": "shop", "preset": "cpu"}).apply()
+        connection.send(PREFECT_API_URL.value())
+        # Until the tests are done, or their process ended.
+        with suppress(EOFError):
+            connection.recv()
 
 
 def test_rerun__prefects_server_takes_the_parameters_and_has_the_flow_run(server, folder):
