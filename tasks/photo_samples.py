@@ -105,7 +105,7 @@ def draw_sample(source: LabelledPhoto, *, size: int, variation: Variation, gener
         boxes_N4=boxes_N4[kept_N],
         labels_N=source.labels_N[kept_N],
         ignore_M4=np.concatenate([ignore_M4[(ignore_M4[:, 2:] > ignore_M4[:, :2]).all(axis=1)], boxes_N4[cut_N]]),
-        matrix_23=between_middles(matrix_23),
+        matrix_23=_between_middles(matrix_23),
         light=draw_light(strength=variation.colour, generator=generator),
         covers_K5=draw_covers(boxes_N4[kept_N], chance=variation.erase, generator=generator),
     )
@@ -158,7 +158,7 @@ def _placement(
     return np.column_stack([turn_22, shift_2])
 
 
-def between_middles(matrix_23: NDArray[np.float64]) -> NDArray[np.float64]:
+def _between_middles(matrix_23: NDArray[np.float64]) -> NDArray[np.float64]:
     """An affine map of places, as boxes have them (the first pixel is a square from 0 to 1), for those who count pixels
     by their middles (OpenCV, kornia)."""
     shift_2 = matrix_23[:, 2] + matrix_23[:, :2].sum(axis=1) / 2 - 0.5
