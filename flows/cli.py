@@ -398,7 +398,10 @@ def gc(options: Annotated[GcOptions, Parameter(name="*")] = _GC) -> None:
     A run is kept as long as its folder is there.
     """
     from flows.gc import collect, collection_table
+    from storage.store import Store
 
+    # An operator who misspells the folder should not read that it has no garbage.
+    Store.open_existing(options.store)
     console = Console()
     with ProgressDisplay(console) as display, time_limit(options.time_limit, events=display) as events:
         found = collect(options, events=events)

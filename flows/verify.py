@@ -50,9 +50,7 @@ def verify_store(options: VerifyOptions, *, events: EventSink) -> StoreReport:
     Raises:
         ValueError: there is no such store.
     """
-    store = Store.open(options.store)
-    if not store.list_folders(store.url):
-        raise ValueError(f"store: expected a store, got {store.url}, which is empty or does not exist")
+    store = Store.open_existing(options.store)
 
     def progress(done: int, total: int) -> None:
         events({"kind": "progress", "stage": _STAGE, "what": "manifests", "done": done, "total": total})

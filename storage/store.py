@@ -98,6 +98,14 @@ class Store:
         """The store at `url`."""
         return Store(url)
 
+    @staticmethod
+    def open_existing(url: str) -> Store:
+        """The store at `url`, in which something lies. Raises ValueError where nothing does: it may be misspelt."""
+        store = Store(url)
+        if not store.list_folders(store.url):
+            raise ValueError(f"store: expected a store, got {store.url}, which is empty or does not exist")
+        return store
+
     def folder_url(self, stage: str, *, key: str) -> str:
         """Where the artifacts of a stage key lie."""
         return f"{self.url}/artifacts/{stage}/{key}"

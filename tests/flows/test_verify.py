@@ -38,9 +38,10 @@ def test_verify__tells_damage_sets_it_aside_and_a_run_makes_it_again(store, caps
     assert COMPUTED == ["upper"]
 
 
-def test_verify__refuses_a_folder_that_is_no_store(tmp_path):
+@pytest.mark.parametrize("command", ["verify", "gc"])
+def test_commands_on_a_store__refuse_a_folder_that_is_none(tmp_path, command):
     with pytest.raises(ValueError, match="expected a store"):
-        cli.app(["verify", "--store", str(tmp_path / "none")], exit_on_error=False, print_error=False)
+        cli.app([command, "--store", str(tmp_path / "none")], exit_on_error=False, print_error=False)
 
 
 def test_execute__sets_a_broken_manifest_aside_and_says_so(store):
