@@ -11,7 +11,7 @@ the noise in grey levels of 255 (0: none).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from kornia.color import rgb_to_grayscale
@@ -22,6 +22,14 @@ from torch import Tensor
 # As wide as the strongest blur (a deviation of one pixel) reaches.
 _KERNEL = (7, 7)
 _LEAST_BLUR = 1e-2
+
+
+def varied(photos_B3HW: Tensor, *, targets: Sequence[Mapping[str, Tensor]], size: int) -> Tensor:
+    """Photos [B, 3, S, S] as their targets say: by `matrix` [2, 3], `light` [7], `seed` and `covers` [K, 5]."""
+    matrices_B23, lights_B7 = (torch.stack([one[name] for one in targets]) for name in ("matrix", "light"))
+    photos_B3HW = warped(photos_B3HW, matrices_B23=matrices_B23, size=size)
+    photos_B3HW = relit(photos_B3HW, lights_B7=lights_B7, seeds=[int(one["seed"]) for one in targets])
+    return covered(photos_B3HW, covers=[one["covers"] for one in targets])
 
 
 def warped(photos_BCHW: Tensor, *, matrices_B23: Tensor, size: int) -> Tensor:

@@ -24,7 +24,6 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from models.augmentation import covered, relit, warped
 from models.backbones import build_backbone
 from models.density import counting_losses, density_targets, valid_cells
 from models.proposals import (
@@ -201,10 +200,10 @@ class DPSNetLosses(nn.Module):
         """Losses by name of photos uint8 RGB [B, H, W, 3] with targets as DPSNet wants them."""
         photos_B3HW = photos_BHW3.permute(0, 3, 1, 2).float() / 255
         if "matrix" in targets[0]:
-            matrices_B23, lights_B7 = (torch.stack([one[name] for one in targets]) for name in ("matrix", "light"))
-            photos_B3HW = warped(photos_B3HW, matrices_B23=matrices_B23, size=self.size)
-            photos_B3HW = relit(photos_B3HW, lights_B7=lights_B7, seeds=[int(one["seed"]) for one in targets])
-            photos_B3HW = covered(photos_B3HW, covers=[one["covers"] for one in targets])
+            # Its libraries take a second that predictions, and trainings varied by their loaders, should not wait for.
+            from models.augmentation import varied
+
+            photos_B3HW = varied(photos_B3HW, targets=targets, size=self.size)
         losses = self.network(photos_B3HW, targets)
         return {name: loss * self.weights.get(name, 1.0) for name, loss in losses.items()}
 
