@@ -69,12 +69,18 @@ def thumbnail(rgba_hw4: Photo, *, cell: int) -> Photo:
 
 def collected(pictures: Sequence[Photo]) -> Pictures:
     """RGBA pictures, uint8 [h, w, 4] each of its own size, one after the other, for compiled code."""
-    pixels = [np.ascontiguousarray(rgba_hw4).view(np.uint32).ravel() for rgba_hw4 in pictures]
-    sizes_M = [one.size for one in pixels]
-    shapes = [(0, *rgba_hw4.shape[:2]) for rgba_hw4 in pictures]
-    shapes_M3 = np.asarray(shapes, np.int64)
-    shapes_M3[:, 0] = np.cumsum([0, *sizes_M[:-1]])
-    return Pictures(pixels=np.concatenate(pixels), shapes_M3=shapes_M3)
+    made = room_for([rgba_hw4.shape[:2] for rgba_hw4 in pictures])
+    for number, rgba_hw4 in enumerate(pictures):
+        picture_at(made, number)[:] = rgba_hw4
+    return made
+
+
+def room_for(shapes_M: Sequence[tuple[int, ...]]) -> Pictures:
+    """Pictures of these (rows, columns), whose pixels are still to be written."""
+    sizes_M = [rows * columns for rows, columns in shapes_M]
+    starts_M = np.cumsum([0, *sizes_M[:-1]])
+    shapes_M3 = np.column_stack([starts_M, np.asarray(shapes_M, np.int64).reshape(-1, 2)]).astype(np.int64)
+    return Pictures(pixels=np.empty(sum(sizes_M), np.uint32), shapes_M3=shapes_M3)
 
 
 def picture_at(pictures: Pictures, number: int) -> Photo:

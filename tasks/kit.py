@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from storage.catalog import Category, categories_of
 from storage.manifest import Box, Manifest, ManifestRow
 from tasks.ahead import Mapped
-from tasks.blend import Lines, collected, noise_lines, picture_at, thumbnail
+from tasks.blend import Lines, collected, noise_lines, thumbnail
 from tasks.items import Doubles, Habits
 from tasks.layout import cell_side
 from tasks.light import Floats
@@ -32,16 +32,17 @@ from tasks.sprites import (
     Sprite,
     blur_of_detail,
     fit_tone,
+    gather,
     light_board,
     look_alikes,
     noise_of_file,
     outline_of,
     percentiles_of,
     scale_cutouts,
+    solid_pixels,
     sprite_pixels,
     table_of,
     tone_table,
-    toned,
 )
 
 if TYPE_CHECKING:
@@ -83,12 +84,12 @@ def build_kit(
             item_id=row.item_id,
             sku=sku,
             category=categories[sku],
-            rgba_HW4=context.read_rgba(row),
+            picture=partial(context.read_rgba, row),
             weight=_weight_of(row),
             factor=factors(sku, _camera_of(row)),
         )
 
-    cutouts = solid_cutouts(list(context.map(cutout, rows, what="sprites")))
+    cutouts = [cutout(row) for row in rows]
     found = [row for row in boards.ok if is_board(row)]
     if not found:
         raise ValueError(f"boards: expected at least one board in {boards.url}, got none")
@@ -108,18 +109,6 @@ def _of_one_size(pictures: Sequence[Photo]) -> list[Photo]:
     """Boards at the size of the first one: without a pool, a user's photos of them may come in several."""
     height, width = pictures[0].shape[:2]
     return [np.asarray(cv2.resize(one, (width, height), interpolation=cv2.INTER_AREA), np.uint8) for one in pictures]
-
-
-def solid_cutouts(cutouts: Sequence[Cutout]) -> list[Cutout]:
-    """The cutouts that show something: a failed one may be transparent all over.
-
-    Raises:
-        ValueError: none does.
-    """
-    solid = [one for one in cutouts if np.count_nonzero(one.rgba_HW4[..., 3] > 127) >= _LEAST_SOLID]
-    if not solid:
-        raise ValueError(f"sprites: expected some with solid pixels, got {len(cutouts)} that are transparent")
-    return solid
 
 
 def _of_size(rows: Sequence[ManifestRow], *, size: tuple[int, ...], least: int) -> Sequence[ManifestRow]:
@@ -208,7 +197,7 @@ def catalog_scale(
     Measured on sprites that are found in pool photos; if too few are, from the sizes of single products in the pool; if
     none were seen either, the median product gets _PLAIN_SHARE of the board's side.
     """
-    searched = likeliest(cutouts, most=_SEARCHED)
+    searched = solid_ones(cutouts, most=_SEARCHED, mapped=mapped)
     found = matched_scale(
         list(mapped(_features_of_cutout, searched)),
         factors=[one.factor for one in searched],
@@ -217,21 +206,50 @@ def catalog_scale(
     )
     if found is not None:
         return found
-    sides_M2 = np.asarray([outline_of(one.rgba_HW4[..., 3])[1] for one in cutouts], np.float32)
-    sides_M2 *= np.asarray([[one.factor] for one in cutouts], np.float32)
+    measured = zip(cutouts, mapped(_sides_of_cutout, cutouts), strict=True)
+    shown = [(one, sides) for one, sides in measured if sides is not None]
+    sides_M2 = np.asarray([sides for _, sides in shown], np.float32)
+    sides_M2 *= np.asarray([[one.factor] for one, _ in shown], np.float32)
     blobs_N2 = np.asarray([blob for row in boards for blob in row.attributes.get("blobs", [])], np.float32)
     if len(blobs_N2) == 0:
         return _PLAIN_SHARE * board_side / float(np.median(sides_M2[:, 0]))
-    weights_M = np.asarray([one.weight for one in cutouts], np.float32)
+    weights_M = np.asarray([one.weight for one, _ in shown], np.float32)
     return global_scale(blobs_N2, sides_M2, weights_M=weights_M)
 
 
 def _features_of_cutout(cutout: Cutout) -> Features:
-    return sprite_features(cutout.rgba_HW4)
+    return sprite_features(cutout.picture())
+
+
+def _sides_of_cutout(cutout: Cutout) -> tuple[float, float] | None:
+    rgba_HW4 = cutout.picture()
+    return outline_of(rgba_HW4[..., 3])[1] if solid_pixels(rgba_HW4) >= _LEAST_SOLID else None
 
 
 def _features_of_photo(photo_HW3: Photo) -> Features:
     return features_of(np.asarray(cv2.cvtColor(photo_HW3, cv2.COLOR_RGB2GRAY), np.uint8))
+
+
+def solid_ones(cutouts: Sequence[Cutout], *, most: int, mapped: Mapped = map) -> list[Cutout]:
+    """The `likeliest` cutouts that show something, read and kept: a failed one may be transparent all over.
+
+    Raises:
+        ValueError: none does.
+    """
+    left = list(cutouts)
+    while left:
+        chosen = likeliest(left, most=most)
+        pictures = list(mapped(_read, chosen))
+        read = list(zip(chosen, pictures, strict=True))
+        empty = {one.item_id for one, rgba_HW4 in read if solid_pixels(rgba_HW4) < _LEAST_SOLID}
+        if not empty:
+            return [replace(one, picture=partial(np.asarray, rgba_HW4)) for one, rgba_HW4 in read]
+        left = [one for one in left if one.item_id not in empty]
+    raise ValueError(f"sprites: expected some with solid pixels, got {len(cutouts)} that are transparent")
+
+
+def _read(cutout: Cutout) -> Photo:
+    return cutout.picture()
 
 
 def likeliest(cutouts: Sequence[Cutout], *, most: int) -> list[Cutout]:
@@ -258,22 +276,18 @@ def assemble(
 
     `scale`: board pixels for each comparable catalog pixel; `params.scale` shrinks or enlarges the photos after that.
     """
-    sprites = scale_cutouts(cutouts, scale=scale * params.scale, mapped=mapped)
-    if not params.left_out("light"):
-        table_L3 = tone_table(_tone_of(sprites, boards=boards))
-        sprites = [toned(sprite, table_L3=table_L3) for sprite in sprites]
+    sharp = scale_cutouts(solid_ones(cutouts, most=_SEARCHED, mapped=mapped), scale=scale, mapped=mapped)
+    sprites = scale_cutouts(cutouts, scale=scale * params.scale, least_solid=_LEAST_SOLID, mapped=mapped)
+    table_L3 = None if params.left_out("light") else tone_table(_tone_of(sprites, boards=boards))
     places_hw = np.asarray(boards[0].attributes.get("places", np.full((PLACES, PLACES), 1 / PLACES**2)), np.float32)
     width = int(np.ceil(pictures[0].shape[1] * max(params.scale, 1.0)))
     noise_LW3 = noise_lines(width, generator=np.random.default_rng((params.seed, 0, 0)))
-    sharp = scale_cutouts(likeliest(cutouts, most=_SEARCHED), scale=scale, mapped=mapped)
     sprites = sorted(sprites, key=lambda one: one.sku)
+    collection = gather(sprites, table_L3=table_L3)
     skus = sorted({one.sku for one in sprites})
     lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)
     cell = cell_side(*lit[0].canvas_HW3.shape[:2])
     thumbs = collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites])
-    collection = collected([one.rgba_hw4 for one in sprites])
-    # Views of the collection: no sprite is held twice.
-    sprites = [replace(one, rgba_hw4=picture_at(collection, number)) for number, one in enumerate(sprites)]
     mates = look_alikes(sprites)
     return Kit(
         skus=skus,
@@ -305,11 +319,11 @@ def with_cutouts(kit: Kit, cutouts: Sequence[Cutout], *, share: float, most: int
     for sprite in kit.sprites:
         own[sprite.sku].append(sprite)
     sprites = [one for sku in kit.skus for one in (*own[sku], *_further(ranked[sku], own=own[sku], share=share))]
-    collection = collected([one.rgba_hw4 for one in sprites])
+    collection = gather(sprites, table_L3=None)
     cell = cell_side(*kit.boards[0].canvas_HW3.shape[:2])
     return replace(
         kit,
-        sprites=[replace(one, rgba_hw4=picture_at(collection, number)) for number, one in enumerate(sprites)],
+        sprites=sprites,
         pictures=collection,
         thumbs=collected([thumbnail(one.rgba_hw4, cell=cell) for one in sprites]),
         table=table_of(sprites, equal=False),

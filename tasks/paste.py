@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cv2
@@ -165,7 +166,7 @@ def cut_out(
         item_id=row.item_id,
         sku=item.sku,
         category=item.category,
-        rgba_HW4=rgba_hw4,
+        picture=partial(np.asarray, rgba_hw4),
         weight=float(item.score or 0.0),
         factor=1.0,
     )

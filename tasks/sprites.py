@@ -6,7 +6,7 @@ no files and draws nothing at random but the noise field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from storage.images import decode_rgb, encode_jpeg
 from tasks.ahead import Mapped
-from tasks.blend import Lines, add_noise, scale_sprite, turned_sprite
+from tasks.blend import Lines, add_noise, picture_at, room_for, scale_sprite, turned_sprite
 from tasks.empty_board import WORKING_SIDE
 from tasks.items import Doubles, Habits, Pictures, Sprites
 from tasks.light import Floats, light_gain
@@ -35,12 +35,13 @@ _BLOCK = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cutout:
-    """A product cut out of one exemplar, in catalog pixels. factor: makes its pixels comparable with the others'."""
+    """A product cut out of one exemplar. picture: reads it, RGBA uint8 [H, W, 4] in catalog pixels, of which a catalog
+    has more than memory. factor: makes its pixels comparable with the others'."""
 
     item_id: str
     sku: str
     category: int
-    rgba_HW4: Photo
+    picture: Callable[[], Photo]
     weight: float
     factor: float
 
@@ -126,9 +127,15 @@ def outline_of(alpha_hw: Photo) -> tuple[float, tuple[float, float]]:
     return float(axis), rectangle_sides(points)
 
 
-def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, mapped: Mapped = map) -> list[Sprite]:
-    """All cutouts at board scale, with heights guessed from all views of the same product."""
-    flat = list(mapped(partial(_scaled, scale=scale), cutouts))
+def scale_cutouts(
+    cutouts: Iterable[Cutout], *, scale: float, least_solid: int = 0, mapped: Mapped = map
+) -> list[Sprite]:
+    """The cutouts at board scale, with heights guessed from all views of the same product.
+
+    Those with fewer solid pixels than `least_solid` are left out. Cutouts are read one by one and not kept.
+    """
+    scaled = mapped(partial(_scaled, scale=scale, least_solid=least_solid), cutouts)
+    flat = [sprite for sprite in scaled if sprite is not None]
     views: dict[str, list[tuple[float, float]]] = {}
     for sprite in flat:
         views.setdefault(sprite.sku, []).append(sprite.sides)
@@ -136,8 +143,11 @@ def scale_cutouts(cutouts: Iterable[Cutout], *, scale: float, mapped: Mapped = m
     return [replace(sprite, height=height_of_view(sprite.sides, edges=edges[sprite.sku])) for sprite in flat]
 
 
-def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
-    rgba_hw4 = scale_sprite(cutout.rgba_HW4, factor=scale * cutout.factor)
+def _scaled(cutout: Cutout, *, scale: float, least_solid: int) -> Sprite | None:
+    rgba_HW4 = cutout.picture()
+    if solid_pixels(rgba_HW4) < least_solid:
+        return None
+    rgba_hw4 = scale_sprite(rgba_HW4, factor=scale * cutout.factor)
     axis, sides = outline_of(rgba_hw4[..., 3])
     return Sprite(
         item_id=cutout.item_id,
@@ -149,6 +159,11 @@ def _scaled(cutout: Cutout, *, scale: float) -> Sprite:
         sides=sides,
         height=0.0,
     )
+
+
+def solid_pixels(rgba_HW4: Photo) -> int:
+    """How many pixels of a cutout show more of the product than of what is behind it."""
+    return int(np.count_nonzero(rgba_HW4[..., 3] > 127))
 
 
 def light_board(
@@ -260,10 +275,23 @@ def tone_table(tone_32: Floats) -> Photo:
     return np.clip(np.rint(255 * np.exp(gains) * steps_L1**exponents), 0, 255).astype(np.uint8)
 
 
-def toned(sprite: Sprite, *, table_L3: Photo) -> Sprite:
-    """The sprite in the pool's colours."""
-    colours_hw3 = cv2.LUT(np.ascontiguousarray(sprite.rgba_hw4[..., :3]), table_L3[None])
-    return replace(sprite, rgba_hw4=np.dstack([colours_hw3, sprite.rgba_hw4[..., 3]]).astype(np.uint8))
+def toned(rgba_hw4: Photo, *, table_L3: Photo) -> Photo:
+    """A sprite in the pool's colours."""
+    colours_hw3 = cv2.LUT(np.ascontiguousarray(rgba_hw4[..., :3]), table_L3[None])
+    return np.dstack([colours_hw3, rgba_hw4[..., 3]]).astype(np.uint8)
+
+
+def gather(sprites: list[Sprite], *, table_L3: Photo | None) -> Pictures:
+    """The sprites' pictures one after the other, in the colours of the table if there is one.
+
+    The list's sprites become views of them: of all sprites together memory holds one copy.
+    """
+    pictures = room_for([one.rgba_hw4.shape[:2] for one in sprites])
+    for number, one in enumerate(sprites):
+        view_hw4 = picture_at(pictures, number)
+        view_hw4[:] = one.rgba_hw4 if table_L3 is None else toned(one.rgba_hw4, table_L3=table_L3)
+        sprites[number] = replace(one, rgba_hw4=view_hw4)
+    return pictures
 
 
 def look_alikes(sprites: Sequence[Sprite], *, views: int = 6, least: float = 0.3) -> dict[str, str]:

@@ -1,5 +1,7 @@
 """Made products, boards and pools that the tests of composing share: 160 x 160 photos, three products."""
 
+from functools import partial
+
 import cv2
 import numpy as np
 
@@ -38,7 +40,7 @@ def cutouts():
             item_id=f"pose/{sku}_{view}",
             sku=sku,
             category=category,
-            rgba_HW4=sprite_rgba(COLOURS[sku], height=sizes[sku][0] + view, width=sizes[sku][1]),
+            picture=partial(sprite_rgba, COLOURS[sku], height=sizes[sku][0] + view, width=sizes[sku][1]),
             weight=1.0 + view,
             factor=1.0,
         )
@@ -92,7 +94,7 @@ def catalog_of(store):
             ManifestRow(
                 item_id=f"catalog/{one.item_id[5:]}",
                 sku=one.sku,
-                objects=(ManifestObject(category=one.category, sku=one.sku, box=(0, 0, one.rgba_HW4.shape[1], 20)),),
+                objects=(ManifestObject(category=one.category, sku=one.sku, box=(0, 0, one.picture().shape[1], 20)),),
                 attributes={"camera": 0, "placement": ""},
             ),
             None,
@@ -106,7 +108,7 @@ def poses_of(store):
     rows = [
         (
             ManifestRow(item_id=one.item_id, sku=one.sku, attributes={"weight": one.weight, "camera": 0}),
-            encode_png(one.rgba_HW4),
+            encode_png(one.picture()),
         )
         for one in cutouts()
     ]

@@ -1,3 +1,4 @@
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -7,8 +8,18 @@ from storage.images import encode_png
 from storage.manifest import ManifestObject, ManifestRow
 from storage.store import Store
 from tasks.context import StageContext
-from tasks.kit import build_kit, catalog_scale, chosen_poses, likeliest, product_weights, solid_cutouts, view_factors
+from tasks.kit import (
+    assemble,
+    build_kit,
+    catalog_scale,
+    chosen_poses,
+    likeliest,
+    product_weights,
+    solid_ones,
+    view_factors,
+)
 from tests.tasks.composing_cases import (
+    board_picture,
     board_row,
     committed,
     cutouts,
@@ -122,11 +133,45 @@ def test_likeliest__every_product_while_there_is_room():
     assert chosen[0].weight >= chosen[1].weight
 
 
-def test_solid_cutouts__drops_what_shows_nothing():
-    empty = replace(cutouts()[0], rgba_HW4=np.zeros((9, 9, 4), np.uint8))
-    assert len(solid_cutouts([empty, *cutouts()])) == len(cutouts())
-    with pytest.raises(ValueError, match="transparent"):
-        solid_cutouts([empty])
+def empty(cutout):
+    return replace(cutout, item_id=f"{cutout.item_id}-empty", weight=9.0, picture=lambda: np.zeros((9, 9, 4), np.uint8))
+
+
+def test_solid_ones__leaves_out_what_shows_nothing():
+    empties = [empty(one) for one in cutouts()]
+    chosen = [one.item_id for one in solid_ones([*empties, *cutouts()], most=6)]
+    assert chosen == [one.item_id for one in likeliest(cutouts(), most=6)]
+    with pytest.raises(ValueError, match="expected some with solid pixels, got 6 that are transparent"):
+        solid_ones(empties, most=6)
+
+
+def test_assemble__what_shows_nothing_is_no_sprite():
+    boards = {"boards": [board_row()], "pictures": [board_picture()]}
+    kit = assemble([empty(cutouts()[0]), *cutouts()], scale=1.0, params=params_of(), **boards)
+    assert [one.item_id for one in kit.sprites] == [one.item_id for one in kit_of(params_of()).sprites]
+
+
+def test_assemble__sprites_are_views_of_one_collection():
+    kit = kit_of(params_of())
+    assert all(np.shares_memory(one.rgba_hw4, kit.pictures.pixels) for one in kit.sprites)
+    assert sum(one.rgba_hw4.nbytes for one in kit.sprites) == kit.pictures.pixels.nbytes
+
+
+def test_assemble__holds_few_cutouts_at_catalog_resolution():
+    """Of 300 views those 60 that are searched for, and one at a time of all."""
+    alive, most = set(), []
+
+    def picture():
+        square = np.zeros((40, 40, 4), np.uint8)
+        square[4:-4, 4:-4] = 255
+        alive.add(id(square))
+        weakref.finalize(square, alive.remove, id(square))
+        most.append(len(alive))
+        return square
+
+    views = [replace(cutouts()[0], item_id=f"pose/{number}", picture=picture, weight=1.0) for number in range(300)]
+    kit = assemble(views, scale=0.5, boards=[board_row()], pictures=[board_picture()], params=params_of())
+    assert len(kit.sprites) == 300 and max(most) <= 62
 
 
 def test_assemble__lights_are_spread_over_the_pools_photos():

@@ -67,7 +67,7 @@ def test_accepted__cuts_out_items_that_stand_clear():
     assert [np.nonzero(decoded(item))[0].min() for item in found.objects] == [120, 70, 30]
     assert sorted(one.sku for one in found.cutouts) == ["blue", "green", "red"]
     red = next(one for one in found.cutouts if one.sku == "red")
-    solid = red.rgba_HW4[red.rgba_HW4[..., 3] == 255]
+    solid = red.picture()[red.picture()[..., 3] == 255]
     assert solid.shape[0] == pytest.approx(32 * 20, rel=0.1)
     # Levelled: divided by the light at its place, which is the board's relative to where products usually lie.
     assert np.median(solid[:, 0]) == pytest.approx(190, abs=20)

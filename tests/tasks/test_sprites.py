@@ -49,9 +49,9 @@ def test_fit_tone__recovers_gain_and_exponent():
 
 def test_toned__moves_colours_and_keeps_alpha():
     sprite = scale_cutouts(cutouts(), scale=1.0)[0]
-    darker = toned(sprite, table_L3=tone_table(np.asarray([[np.log(0.5), 1.0]] * 3, np.float32)))
-    assert np.abs(darker.rgba_hw4[..., :3] - 0.5 * sprite.rgba_hw4[..., :3]).max() <= 0.51
-    assert np.array_equal(darker.rgba_hw4[..., 3], sprite.rgba_hw4[..., 3])
+    darker_hw4 = toned(sprite.rgba_hw4, table_L3=tone_table(np.asarray([[np.log(0.5), 1.0]] * 3, np.float32)))
+    assert np.abs(darker_hw4[..., :3] - 0.5 * sprite.rgba_hw4[..., :3]).max() <= 0.51
+    assert np.array_equal(darker_hw4[..., 3], sprite.rgba_hw4[..., 3])
 
 
 def test_sprite_pixels__every_product_counts_the_same():
@@ -69,7 +69,7 @@ def printed(sku, seed, colour, *, size=(40, 60)):
     grey = cv2.resize(print_, size[::-1], interpolation=cv2.INTER_NEAREST)
     rgba = np.full((*size, 4), 255, np.uint8)
     rgba[..., :3] = grey[..., None] * colour
-    return Cutout(item_id=f"pose/{sku}", sku=sku, category=1, rgba_HW4=rgba, weight=1.0, factor=1.0)
+    return Cutout(item_id=f"pose/{sku}", sku=sku, category=1, picture=lambda: rgba, weight=1.0, factor=1.0)
 
 
 def test_look_alikes__same_print_in_another_colour():
