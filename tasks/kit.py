@@ -31,8 +31,8 @@ from tasks.sprites import (
     LitBoard,
     Sprite,
     blur_of_detail,
+    collect_sprites,
     fit_tone,
-    gather,
     light_board,
     look_alikes,
     noise_of_file,
@@ -283,7 +283,7 @@ def assemble(
     width = int(np.ceil(pictures[0].shape[1] * max(params.scale, 1.0)))
     noise_LW3 = noise_lines(width, generator=np.random.default_rng((params.seed, 0, 0)))
     sprites = sorted(sprites, key=lambda one: one.sku)
-    collection = gather(sprites, table_L3=table_L3)
+    collection = collect_sprites(sprites, table_L3=table_L3)
     skus = sorted({one.sku for one in sprites})
     lit = lit_boards(boards, pictures=pictures, places_hw=places_hw, sharp=sharp, noise_LW3=noise_LW3, params=params)
     cell = cell_side(*lit[0].canvas_HW3.shape[:2])
@@ -319,7 +319,7 @@ def with_cutouts(kit: Kit, cutouts: Sequence[Cutout], *, share: float, most: int
     for sprite in kit.sprites:
         own[sprite.sku].append(sprite)
     sprites = [one for sku in kit.skus for one in (*own[sku], *_further(ranked[sku], own=own[sku], share=share))]
-    collection = gather(sprites, table_L3=None)
+    collection = collect_sprites(sprites, table_L3=None)
     cell = cell_side(*kit.boards[0].canvas_HW3.shape[:2])
     return replace(
         kit,

@@ -281,7 +281,7 @@ def toned(rgba_hw4: Photo, *, table_L3: Photo) -> Photo:
     return np.dstack([colours_hw3, rgba_hw4[..., 3]]).astype(np.uint8)
 
 
-def gather(sprites: list[Sprite], *, table_L3: Photo | None) -> Pictures:
+def collect_sprites(sprites: list[Sprite], *, table_L3: Photo | None) -> Pictures:
     """The sprites' pictures one after the other, in the colours of the table if there is one.
 
     The list's sprites become views of them: of all sprites together memory holds one copy.
