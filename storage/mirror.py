@@ -1,7 +1,8 @@
 """Copies of unfinished work in a remote store: where the machine is lost, another goes on from them.
 
 A local folder (a training's checkpoints) is looked at from time to time, and files that changed are put into the store;
-each was written in one step, so it is whole. A machine that starts with an empty folder first takes what is there.
+each was written in one step, so it is whole. A machine that starts takes what is there first, unless what it has itself
+was written later: where another machine went on in the meantime, its work counts.
 """
 
 from __future__ import annotations
@@ -43,18 +44,22 @@ class Mirror:
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def restore(self) -> list[str]:
-        """Fill an empty folder with what the store has, all of it or nothing; returns the paths of the files."""
-        if self._folder.exists() and any(self._folder.iterdir()):
+        """Put what the store has in the folder's place, all of it, where it is later than what is here.
+
+        Returns the paths of the files; none where the folder stays as it is.
+        """
+        changed = {name: when for name, _, when in self._storage.walk(self._url)}
+        if not changed or max(changed.values()) <= self._written():
             return []
-        names = sorted(name for name, _, _ in self._storage.walk(self._url))
+        names = sorted(changed)
         coming = self._folder.with_name(f".{self._folder.name}")
         shutil.rmtree(coming, ignore_errors=True)
         for name in names:
             (coming / name).parent.mkdir(parents=True, exist_ok=True)
             (coming / name).write_bytes(self._storage.read_url(f"{self._url}/{name}"))
-        if names:
-            # A part of it would look like a training that has only begun, and be copied over what the store has.
-            coming.replace(self._folder)
+        # A part of it would look like a training that has only begun, and be copied over what the store has.
+        shutil.rmtree(self._folder, ignore_errors=True)
+        coming.replace(self._folder)
         self._copied = {name: self._state(self._folder / name) for name in names}
         return names
 
@@ -80,6 +85,10 @@ class Mirror:
         """Stop looking."""
         self._stop.set()
         self._thread.join()
+
+    def _written(self) -> float:
+        """When a file of the folder was last written, in seconds since 1970; 0 where there is none."""
+        return max((path.stat().st_mtime for path in self._folder.rglob("*") if path.is_file()), default=0.0)
 
     def _work(self) -> None:
         while not self._stop.wait(self._every):

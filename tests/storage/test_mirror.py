@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from storage.mirror import Mirror
@@ -44,3 +46,19 @@ def test_restore__that_broke_off_is_made_up_for_the_next_time(store, tmp_path, m
     monkeypatch.setattr(store, "read_url", read_url)
     assert mirror(store, other).restore() == ["best.safetensors", "state.safetensors"]
     assert sorted(path.name for path in other.iterdir()) == ["best.safetensors", "state.safetensors"]
+
+
+@pytest.mark.parametrize(("age", "expected"), [(100, b"theirs"), (-100, b"ours")])
+def test_restore__what_was_written_later_counts(store, tmp_path, age, expected):
+    theirs, ours = tmp_path / "a/checkpoints", tmp_path / "b/checkpoints"
+    for folder, data in ((theirs, b"theirs"), (ours, b"ours")):
+        (folder / "round-1").mkdir(parents=True)
+        (folder / "round-1/state.safetensors").write_bytes(data)
+    mirror(store, theirs).copy()
+    (ours / "left.jsonl").write_bytes(b"{}")
+    (put,) = [changed for _, _, changed in store.walk(f"{store.url}/scratch/train/k/checkpoints")]
+    for path in ours.rglob("*.*"):
+        os.utime(path, (put - age, put - age))
+    mirror(store, ours).restore()
+    assert (ours / "round-1/state.safetensors").read_bytes() == expected
+    assert (ours / "left.jsonl").exists() == (expected == b"ours")
