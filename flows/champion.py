@@ -35,6 +35,18 @@ def resolve_model(model: str, *, runs: Path) -> Path:
     return _checked(named if named.is_dir() else Path(model).expanduser())
 
 
+def resolve_checkpoint(model: str, *, runs: Path) -> Path:
+    """The folder of a checkpoint that `model` names, as `resolve_model`.
+
+    Raises:
+        ValueError: there is no such model, or it is an exported file.
+    """
+    path = resolve_model(model, runs=runs)
+    if path.suffix == ".onnx":
+        raise ValueError(f"model: expected a checkpoint's folder, got {path}, which is exported already")
+    return path
+
+
 def _checked(path: Path) -> Path:
     if path.suffix == ".onnx" and path.is_file():
         return path

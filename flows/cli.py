@@ -204,11 +204,13 @@ def export(
         precision: float32; int8 (onnx) and bf16 (torchscript) are faster on some processors and not exactly the same.
         out: the file; model.onnx or model.pt when not given.
     """
-    from flows.champion import resolve_model
+    from flows.champion import resolve_checkpoint
+
+    folder = resolve_checkpoint(model, runs=runs)
+    # PyTorch comes with it: a wrong model is refused without that wait.
     from flows.export_model import export_model
 
     target = out or Path("model.onnx" if format == "onnx" else "model.pt")
-    folder = resolve_model(model, runs=runs)
     found = export_model(folder, file_format=format, precision=precision, photos=photos, out=target)
     Console().print(
         f"{target}: {found.lists} of {found.photos} photos have the same list; boxes within {found.box:.2g} px, "

@@ -18,11 +18,9 @@ def export_model(folder: Path, *, file_format: Format, precision: Precision, pho
     """Write `out` and say how its answers differ from the checkpoint's on the first photos of `photos`.
 
     Raises:
-        ValueError: the model or the photos are not there, or the format lacks the precision.
+        ValueError: the photos are not there, or the format lacks the precision.
         RuntimeError: a float32 file does not answer as the checkpoint does; nothing was written.
     """
-    if folder.suffix == ".onnx":
-        raise ValueError(f"model: expected a checkpoint's folder to export, got {folder}, which is exported already")
     detector, files = load_champion(folder), find_photos(photos)
     # What an int8 file was calibrated on says little about it: where there are photos enough, others are compared.
     calibration = [_decoded(file) for file in files[_PHOTOS : 2 * _PHOTOS] or files] if precision == "int8" else []
