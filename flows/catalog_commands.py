@@ -16,6 +16,7 @@ from flows.progress import ProgressDisplay
 from storage.catalogs import CatalogVersion, catalog_names, catalog_versions
 from storage.digest import canonical_json
 from storage.store import Store
+from storage.words import some_of
 from tasks.context import EventSink
 
 _HELP = """Add and remove products. Every change makes a new version of the catalog; the ones before it stay.
@@ -23,7 +24,6 @@ _HELP = """Add and remove products. Every change makes a new version of the cata
 A new version is announced to Prefect where there is a server, and starts `retrain` there once `tally automations apply`
 was run. Without a server `tally retrain` does the same here.
 """
-_SHOWN = 8
 
 app = App(name="catalog", help=_HELP, help_format="markdown")
 Where = Annotated[CatalogOptions, Parameter(name="*")]
@@ -118,7 +118,7 @@ def list_versions(*, where: Where = _HERE, json: bool = False) -> None:
         return
     table = Table("catalog", "version", "products", "photos", "change", "when", "from")
     for one in versions:
-        change = "its own exemplars" if one.action == "created" else f"{one.action} {_short(one.skus)}"
+        change = "its own exemplars" if one.action == "created" else f"{one.action} {some_of(one.skus)}"
         table.add_row(
             one.catalog, str(one.number), str(one.products), str(one.photos), change, one.time, one.source or "-"
         )
@@ -153,7 +153,7 @@ def _tell(change: CatalogChange, *, catalog: Catalog, console: Console) -> None:
         return
     did = "added" if version.action == "added" else "removed"
     console.print(
-        f"catalog {version.catalog} version {version.number}: {did} {_short(change.changed)}; "
+        f"catalog {version.catalog} version {version.number}: {did} {some_of(change.changed)}; "
         f"{version.products} products, {version.photos} photos",
         highlight=False,
         soft_wrap=True,
@@ -169,8 +169,3 @@ def _versions(store: Store, name: str) -> tuple[CatalogVersion, ...]:
 
 def _fields(version: CatalogVersion) -> dict[str, object]:
     return {name: getattr(version, name) for name in CatalogVersion.__dataclass_fields__}
-
-
-def _short(skus: tuple[str, ...]) -> str:
-    more = f" and {len(skus) - _SHOWN} more" if len(skus) > _SHOWN else ""
-    return ", ".join(skus[:_SHOWN]) + more

@@ -21,6 +21,7 @@ import numpy as np
 
 from storage.images import encode_jpeg
 from storage.manifest import Manifest, ManifestObject, ManifestRow
+from storage.words import some_of
 from tasks.blend import add_noise, blur, lit_crop, poisson_crop
 from tasks.feedback import learnt_from
 from tasks.items import Floats, Ground, Items, Packed, Photo, Top
@@ -282,6 +283,4 @@ def compose(
     )
     missing = sorted(sku for sku, count in shown.items() if count == 0)
     if missing:
-        context.log(
-            f"{params.photos} photos do not show {', '.join(missing)}: more photos are needed, or other sprites"
-        )
+        context.log(f"{params.photos} photos do not show {some_of(missing)}: more photos are needed, or other sprites")

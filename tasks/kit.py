@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from storage.catalog import Category, categories_of
 from storage.manifest import Box, Manifest, ManifestRow
+from storage.words import some_of
 from tasks.ahead import Mapped
 from tasks.blend import Lines, collected, noise_lines, thumbnail
 from tasks.items import Doubles, Habits
@@ -131,7 +132,7 @@ def chosen_poses(poses: Manifest, *, skus: Sequence[str], most: int) -> list[Man
     missing = sorted(set(skus) - set(by_sku))
     if missing or not by_sku:
         raise ValueError(
-            f"skus: expected products with sprites in {poses.url}, got none for {', '.join(missing) or 'any product'}"
+            f"skus: expected products with sprites in {poses.url}, got none for {some_of(missing) or 'any product'}"
         )
     wanted = sorted(skus or by_sku)
     ranked = {sku: sorted(by_sku[sku], key=lambda row: -_weight_of(row)) for sku in wanted}
@@ -365,7 +366,7 @@ def product_weights(skus: Sequence[str], *, weights: Mapping[str, float]) -> Dou
     """
     wrong = sorted(sku for sku, weight in weights.items() if sku not in skus or not weight > 0)
     if wrong:
-        raise ValueError(f"sku_weights: expected positive weights of products with sprites, got {', '.join(wrong)}")
+        raise ValueError(f"sku_weights: expected positive weights of products with sprites, got {some_of(wrong)}")
     return np.asarray([weights.get(sku, 1.0) for sku in skus], np.float64)
 
 
